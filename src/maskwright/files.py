@@ -1,0 +1,271 @@
+"""Files: atomic writes, hashes, provenance, and the one image reader (EXIF orientation applied once)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageOps, UnidentifiedImageError
+
+from maskwright.errors import UserError
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+"""What counts as a picture file, lower case."""
+
+MOST_PIXELS = 500_000_000
+"""A picture that declares more is refused before a pixel is decoded (a 500-megapixel RGB photo takes 1.5 GB)."""
+
+_EXIF_ORIENTATION = 0x0112
+_TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
+
+
+class UnreadableImage(Exception):
+    """A picture file that cannot be used; the text says why, without the path."""
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears whole when the block ends, or not at all.
+
+    Args:
+        path: Where the file shall be; an existing one is replaced. Its folder is made if need be.
+
+    Raises:
+        UserError: If it cannot be written (no space, no right); nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; this one is the user's
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a fresh folder to fill; it takes its name when the block ends well, and is removed otherwise.
+
+    Args:
+        path: Where the folder shall be.
+        overwrite: Replace what is there; without it an existing folder is refused.
+
+    Yields:
+        The temporary folder, beside `path` (so that the final step is one rename on one file system).
+
+    Raises:
+        UserError: If the folder exists and may not be replaced, or cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    refuse_existing(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    try:
+        os.chmod(temporary, 0o777 & ~_umask())
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            os.replace(path, old / "old")
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, unless it may be replaced; an empty folder does not count.
+
+    Raises:
+        UserError: With `--overwrite` as the fix.
+    """
+    if overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    raise UserError("the output exists already", [str(path)], "name another output, or: --overwrite")
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        "the output cannot be written; nothing was left half-done",
+        [f"{path}: {error.strerror or error}"],
+        "free some space or choose another place, then run the command again",
+    )
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN is refused, since JSON has no word for it."""
+    with atomic_file(path) as handle:
+        handle.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put `source` at `target` as a hard link where the file system allows, else as a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def provenance() -> dict[str, str]:
+    """Return what made an output: our version, Python's, and the time in UTC."""
+    import platform
+    from datetime import datetime, timezone
+
+    from maskwright import __version__
+
+    return {
+        "maskwright": __version__,
+        "python": platform.python_version(),
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def is_side_file(path: Path) -> bool:
+    """Tell the files that systems leave beside photos: hidden ones, Zone.Identifier, Thumbs.db, desktop.ini.
+
+    Example:
+        >>> is_side_file(Path("photos/x.jpg:Zone.Identifier")), is_side_file(Path("photos/x.jpg"))
+        (True, False)
+    """
+    name = path.name
+    return (
+        name.startswith(".")
+        or ":" in name
+        or name.endswith("Zone.Identifier")
+        or name.lower() in {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"}
+        or "__MACOSX" in path.parts
+    )
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """Return every picture file under a folder, recursively, by name; side files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTO_SUFFIXES and not is_side_file(path.relative_to(folder)) and path.is_file()
+    )
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Read the upright `(height, width)` of a picture from its header, without decoding it.
+
+    Raises:
+        UnreadableImage: If it is not a picture, or declares an absurd size.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+            width, height = height, width
+        return height, width
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """Read the `(height, width)` of a picture as stored, EXIF orientation not applied."""
+    with _opened(path) as image:
+        return image.size[1], image.size[0]
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read a photo upright.
+
+    Returns:
+        `(H, W, 3)` RGB uint8; transparency is laid over black, 16-bit grey is scaled to 8.
+
+    Raises:
+        UnreadableImage: If it is not a picture, is cut off, or declares an absurd size.
+    """
+    with _opened(path) as image:
+        return rgb(_upright(image))
+
+
+def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
+    """Read a mask image upright with its values as stored (palette indices, 16 bits, alpha).
+
+    Returns:
+        `(H, W)` or `(H, W, C)` array with the file's own dtype, and the Pillow image (mode and palette).
+
+    Raises:
+        UnreadableImage: As `read_photo`.
+    """
+    with _opened(path) as image:
+        upright = _upright(image)
+        return np.asarray(upright), upright
+
+
+def rgb(image: PillowImage.Image) -> NDArray[np.uint8]:
+    """Turn any Pillow image into `(H, W, 3)` RGB uint8."""
+    if image.mode in {"I", "I;16", "I;16B", "I;16L", "F"}:
+        values = np.asarray(image, dtype=np.float64)
+        scaled = np.clip(values / 257.0 if values.max(initial=0) > 255 else values, 0, 255).round().astype(np.uint8)
+        return np.repeat(scaled[:, :, None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(image: PillowImage.Image) -> PillowImage.Image:
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:
+        raise UnreadableImage(f"cannot be decoded ({error})") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[PillowImage.Image]:
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableImage("is empty (0 bytes)")
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on; our own limit is the one that counts, and it is an error.
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            image = PillowImage.open(path)
+    except UnidentifiedImageError:
+        raise UnreadableImage("is not a picture that can be read") from None
+    except PillowImage.DecompressionBombError:
+        raise UnreadableImage(f"declares more than {MOST_PIXELS:,} pixels") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    with image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise UnreadableImage(f"declares {width:,} x {height:,} pixels; at most {MOST_PIXELS:,} in all are read")
+        yield image

@@ -1,0 +1,145 @@
+"""The settings of every stage: one definition gives the flag, its check, its help and its JSON.
+
+`None` means: derive it. Unknown names are errors that offer the nearest known one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskwright.errors import Problem, UserError, nearest
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """What the user says to a stage; frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Check values that the user gave.
+
+        Raises:
+            UserError: Naming every unknown name (with the nearest known) and every value out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise explain(error, list(cls.model_fields)) from None
+
+
+def explain(error: ValidationError, known: list[str]) -> UserError:
+    """Turn pydantic's error into ours."""
+    unknown, wrong = [], []
+    for item in error.errors(include_url=False):
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            unknown.append(f"{name}{nearest(name, known)}")
+        else:
+            wrong.append(f"{name} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
+    problems = []
+    if unknown:
+        problems.append(Problem("there is no setting of this name", tuple(unknown), f"known: {', '.join(known)}"))
+    if wrong:
+        problems.append(Problem("a setting has a value that it cannot have", tuple(wrong), "give another value"))
+    return UserError(problems)
+
+
+class PrepareSettings(Settings):
+    """How photos and masks become a dataset."""
+
+    form: Literal["folders", "coco"] | None = Field(
+        None, description="How the masks are stored; found by looking if not given."
+    )
+    photos: str | None = Field(None, description="The photo folder inside RAW, where it cannot be told.")
+    masks: str | None = Field(None, description="The mask folder (or COCO file) inside RAW, where it cannot be told.")
+    coding: Literal["binary", "ids"] | None = Field(
+        None,
+        description="What mask values mean: binary (one object) or ids (value n is object n). Found if not given.",
+    )
+    parts: Literal["together", "separate"] = Field(
+        "together", description="together: a mask is one object, parts and holes included. separate: one per part."
+    )
+    category: str | None = Field(None, description="Name of the objects' category; from the folder name if not given.")
+    unmatched: Literal["error", "empty", "skip"] = Field(
+        "error", description="A photo without a mask: an error, a photo without objects, or left out."
+    )
+    val_share: Share = Field(0.1, description="Share of photos for validation, where there is no such split.")
+    test_share: Share = Field(0.1, description="Share of photos for testing, where there is no such split.")
+    resize_masks: bool = Field(
+        False, description="Scale masks of another size to their photo (nearest neighbour; edges get coarser)."
+    )
+    description: str = Field("", description="For the dataset's info: what it shows.")
+    license: str = Field("", description="For the dataset's licenses: its name.")
+    license_url: str = Field("", description="For the dataset's licenses: where it can be read.")
+    contributor: str = Field("", description="For the dataset's info: who made it.")
+
+
+class TrainSettings(Settings):
+    """How a segmenter is trained; everything that is not given is derived from the data and the machine."""
+
+    architecture: Literal["maskrcnn-nano"] = Field("maskrcnn-nano", description="The network.")
+    weights: Literal["imagenet", "none"] = Field("imagenet", description="What the backbone starts from.")
+    minutes: float | None = Field(None, gt=0, description="Train for so many minutes.")
+    epochs: float | None = Field(None, gt=0, description="Train for so many passes over the photos.")
+    steps: int | None = Field(None, gt=0, description="Train for so many optimiser steps.")
+    batch_size: int | None = Field(None, gt=0, description="Photos per optimiser step, over all devices.")
+    side: int | None = Field(None, ge=64, le=2048, description="Longer side of the network's input in pixels.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    weight_decay: float | None = Field(None, ge=0, description="Decoupled weight decay.")
+    clip_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm.")
+    flip: bool | None = Field(None, description="Mirror photos left-right at random.")
+    turn: bool | None = Field(None, description="Turn photos by quarters at random.")
+    scale_jitter: float | None = Field(None, ge=1, le=4, description="Zoom photos by up to this factor at random.")
+    colour_jitter: float | None = Field(None, ge=0, le=1, description="Strength of random brightness and colour.")
+    precision: Literal["32", "bf16", "16"] | None = Field(None, description="Arithmetic of the network.")
+    workers: int | None = Field(None, ge=0, description="Processes that read photos.")
+    devices: int | None = Field(None, gt=0, description="How many devices (GPUs, or CPU processes) train together.")
+    validate_every: int | None = Field(None, gt=0, description="Steps between validations.")
+    log_every: int | None = Field(None, gt=0, description="Steps between log lines.")
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+
+
+class PredictSettings(Settings):
+    """How photos become detections and mask images."""
+
+    form: Literal["categories", "instances", "ids"] = Field(
+        "categories",
+        description="Mask images: one 0/255 image per photo and category, one per object, or one 16-bit id image.",
+    )
+    score: Share | None = Field(None, description="Least score of a detection; what validation advised if not given.")
+    split: Literal["train", "val", "test"] | None = Field(
+        None, description="Which split, where PHOTOS is a prepared data folder."
+    )
+
+
+class MasksSettings(Settings):
+    """How a COCO file becomes mask images."""
+
+    form: Literal["categories", "instances", "ids"] = Field(
+        "categories",
+        description="One 0/255 image per photo and category, one per object, or one 16-bit id image.",
+    )
+    score: Share | None = Field(None, description="Least score of a detection to draw; all if not given.")
+
+
+class EvaluateSettings(Settings):
+    """How detections are scored."""
+
+    iou: Share = Field(0.5, description="IoU from which a detection is a hit, in the list of matches.")
+    bootstrap: int = Field(1000, ge=0, description="Resamples of the photos for the interval of segm AP; 0: none.")
+    seed: int = Field(0, ge=0, description="Seed of the resampling.")
+
+
+class DemoSettings(Settings):
+    """How the sample world is drawn."""
+
+    train: int = Field(200, ge=1, description="Pictures to train on.")
+    val: int = Field(40, ge=0, description="Pictures to validate on.")
+    test: int = Field(40, ge=0, description="Pictures to test on.")
+    size: int = Field(331, ge=64, le=4096, description="Width and height in pixels.")
+    seed: int = Field(0, ge=0, description="Seed of the world.")
