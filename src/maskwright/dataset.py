@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
+from maskwright.columns import Columns, read_columns
 from maskwright.errors import Problem, UserError
-from maskwright.files import atomic_file
+from maskwright.files import MOST_PIXELS, atomic_file
 
 SPLITS = ("train", "val", "test")
 
@@ -128,9 +129,14 @@ class Dataset:
         known = {c.id for c in cats}
         problems = []
         if len(index) != len(imgs):
-            problems.append(Problem("image ids must differ", tuple(_twice(i.id for i in imgs)), "number them anew"))
+            twice = tuple(f"{image.file_name} has the id {image.id} of another" for image in _repeats(imgs))
+            problems.append(Problem("image ids must differ", twice, "number them anew"))
         if len(known) != len(cats):
-            problems.append(Problem("category ids must differ", tuple(_twice(c.id for c in cats)), "number them anew"))
+            twice = tuple(f"'{category.name}' has the id {category.id} of another" for category in _repeats(cats))
+            problems.append(Problem("category ids must differ", twice, "number them anew"))
+        bare = [f"annotation {a.id}" for a in anns if not a.rle and a.box is None]
+        if bare:
+            problems.append(Problem("annotations have neither a mask nor a box", tuple(bare), "remove them"))
         lost = [f"annotation {a.id} names image {a.image_id}" for a in anns if a.image_id not in index]
         if lost:
             problems.append(Problem("annotations name images that are not listed", tuple(lost), "list the images"))
@@ -141,31 +147,62 @@ class Dataset:
             )
         if problems:
             raise UserError(problems)
-        anns.sort(key=lambda a: index[a.image_id])  # stable: the order within a photo is kept
-        positions = np.array([index[a.image_id] for a in anns], dtype=np.int32)
-        rles = [a.rle or b"" for a in anns]
-        areas = np.array([np.nan if a.area is None else a.area for a in anns], dtype=np.float64)
-        boxes = np.array([a.box or (np.nan,) * 4 for a in anns], dtype=np.float64).reshape(-1, 4)
+        columns = Columns(
+            positions=np.array([index[a.image_id] for a in anns], dtype=np.int32),
+            ids=np.array([a.id for a in anns], dtype=np.int64),
+            category_ids=np.array([a.category_id for a in anns], dtype=np.int64),
+            crowd=np.array([a.crowd for a in anns], dtype=np.bool_),
+            scores=np.array([np.nan if a.score is None else a.score for a in anns], dtype=np.float64),
+            areas=np.array([np.nan if a.area is None else a.area for a in anns], dtype=np.float64),
+            boxes=np.array([a.box or (np.nan,) * 4 for a in anns], dtype=np.float64).reshape(-1, 4),
+            rles=[a.rle or b"" for a in anns],
+        )
+        return Dataset.of_columns(cats, imgs, columns, info=info, licenses=licenses, folder=folder)
+
+    @staticmethod
+    def of_columns(
+        categories: tuple[Category, ...],
+        images: tuple[Image, ...],
+        columns: Columns,
+        *,
+        info: Mapping[str, Any] | None = None,
+        licenses: Sequence[Mapping[str, Any]] = (),
+        folder: Path | None = None,
+    ) -> Dataset:
+        """Make a dataset from columns that are known to be sound; what is NaN is taken from the masks.
+
+        Args:
+            categories: In order of id.
+            images: Any order.
+            columns: In any order of photos; each object has a mask or a box.
+            info: COCO's `info` object.
+            licenses: COCO's `licenses` list.
+            folder: Where the photos are, if known.
+        """
+        order = np.argsort(columns.positions, kind="stable")  # stable: the order within a photo is kept
+        positions = columns.positions[order]
+        rles = [columns.rles[k] for k in order.tolist()]
+        areas, boxes = columns.areas[order], columns.boxes[order]
         need = np.flatnonzero(np.isnan(areas) | np.isnan(boxes).any(axis=1))
         with_mask = [k for k in need.tolist() if rles[k]]
         if with_mask:
             found_areas, found_boxes = pixels.areas_and_boxes(
-                [rles[k] for k in with_mask], [imgs[positions[k]].size for k in with_mask]
+                [rles[k] for k in with_mask], [images[positions[k]].size for k in with_mask]
             )
             areas[with_mask] = np.where(np.isnan(areas[with_mask]), found_areas, areas[with_mask])
             boxes[with_mask] = np.where(np.isnan(boxes[with_mask]), found_boxes, boxes[with_mask])
         without = np.isnan(areas)
         areas[without] = np.prod(boxes[without, 2:] - boxes[without, :2], axis=1)
-        ends = np.zeros(len(anns) + 1, dtype=np.int64)
+        ends = np.zeros(len(rles) + 1, dtype=np.int64)
         np.cumsum([len(r) for r in rles], out=ends[1:]) if rles else None
         return Dataset(
-            categories=cats,
-            images=imgs,
-            ids=np.array([a.id for a in anns], dtype=np.int64),
+            categories=categories,
+            images=images,
+            ids=columns.ids[order],
             image_index=positions,
-            category_ids=np.array([a.category_id for a in anns], dtype=np.int64),
-            crowd=np.array([a.crowd for a in anns], dtype=np.bool_),
-            scores=np.array([np.nan if a.score is None else a.score for a in anns], dtype=np.float64),
+            category_ids=columns.category_ids[order],
+            crowd=columns.crowd[order],
+            scores=columns.scores[order],
             areas=areas,
             boxes=boxes,
             rle_bytes=np.frombuffer(b"".join(rles), dtype=np.uint8),
@@ -305,13 +342,13 @@ def _whole(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def _twice(values: Iterable[Any]) -> list[str]:
-    seen: set[Any] = set()
+def _repeats(items: Iterable[Any]) -> list[Any]:
+    seen: set[int] = set()
     found = []
-    for value in values:
-        if value in seen:
-            found.append(f"id {value}")
-        seen.add(value)
+    for item in items:
+        if item.id in seen:
+            found.append(item)
+        seen.add(item.id)
     return found
 
 
@@ -380,7 +417,11 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
             image = Image(int(item["id"]), str(item["file_name"]), int(item["width"]), int(item["height"]))
             if image.width <= 0 or image.height <= 0:
                 raise ValueError("width and height must be positive")
-        except (KeyError, TypeError, ValueError) as error:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it declares {image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,}")
+            if not Path(image.file_name).name:
+                raise ValueError("file_name is empty")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: images[{number}]: {_reason(error)}")
             continue
         images.append(image)
@@ -389,26 +430,41 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
     for number, item in enumerate(document.get("categories") or []):
         try:
             categories.append(Category(int(item["id"]), str(item["name"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: categories[{number}]: {_reason(error)}")
+    info = document.get("info")
+    licenses = document.get("licenses")
+    extras: dict[str, Any] = {
+        "info": info if isinstance(info, dict) else {},
+        "licenses": [item for item in licenses if isinstance(item, dict)] if isinstance(licenses, list) else (),
+        "folder": folder,
+    }
+    quick = None if problems else _in_bulk(document.get("annotations") or [], categories, images, extras)
+    if quick is not None:
+        return quick
     annotations = []
     for number, item in enumerate(document.get("annotations") or []):
         try:
             annotations.append(read_annotation(item, number + 1, by_id))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: annotations[{number}]: {_reason(error)}")
     if problems:
         raise UserError("the COCO file has entries that cannot be read", problems, "mend or remove these entries")
-    info = document.get("info")
-    licenses = document.get("licenses")
-    return Dataset.build(
-        categories,
-        images,
-        annotations,
-        info=info if isinstance(info, dict) else {},
-        licenses=[item for item in licenses if isinstance(item, dict)] if isinstance(licenses, list) else (),
-        folder=folder,
-    )
+    return Dataset.build(categories, images, annotations, **extras)
+
+
+def _in_bulk(
+    rows: Any, categories: Sequence[Category], images: Sequence[Image], extras: Mapping[str, Any]
+) -> Dataset | None:
+    """Read annotations that have no fault in one pass; `None` if any row needs a closer look."""
+    index = {image.id: i for i, image in enumerate(images)}
+    known = {category.id for category in categories}
+    columns = read_columns(rows, index, [image.size for image in images], rle_of)
+    if columns is None or len(index) != len(images) or len(known) != len(categories):
+        return None
+    if not known.issuperset(np.unique(columns.category_ids).tolist()):
+        return None
+    return Dataset.of_columns(tuple(sorted(categories, key=lambda c: c.id)), tuple(images), columns, **extras)
 
 
 def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> Annotation:
@@ -459,6 +515,8 @@ def rle_of(segmentation: Any, size: pixels.Size) -> bytes:
                 raise ValueError("a polygon needs at least three points, as [x1, y1, x2, y2, x3, y3, ...]")
             if not np.isfinite(np.asarray(polygon, dtype=np.float64)).all():
                 raise ValueError("a polygon has a coordinate that is not a finite number")
+            if np.abs(np.asarray(polygon, dtype=np.float64)).max() > 10 * max(size) + 1000:
+                raise ValueError("a polygon lies far outside the photo")  # drawing it would take memory without end
             polygons.append(polygon)
         return pixels.from_polygons(polygons, size)
     if not isinstance(segmentation, dict) or "counts" not in segmentation:

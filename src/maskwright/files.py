@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,10 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 
 MOST_PIXELS = 500_000_000
 """A picture that declares more is refused before a pixel is decoded (a 500-megapixel RGB photo takes 1.5 GB)."""
+
+_OPENING = threading.Lock()
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError)
+"""What Pillow raises on a damaged file, depending on the format and on where the damage is."""
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
@@ -90,11 +94,22 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
             os.replace(path, old / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(old)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old / "old", path)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(temporary, path)
     except OSError as error:
+        if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(path.parent):
+            raise UserError(
+                "a file cannot be used; nothing was left half-done",
+                [f"{os.fsdecode(error.filename)}: {error.strerror}"],
+                "check that it exists and may be read, then run the command again",
+            ) from None
         raise _cannot_write(path, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -170,7 +185,7 @@ def is_side_file(path: Path) -> bool:
     name = path.name
     return (
         name.startswith(".")
-        or ":" in name
+        or (":" in name and path.suffix.lower() not in PHOTO_SUFFIXES)  # but 'at 10:30.jpg' is a photo
         or name.endswith("Zone.Identifier")
         or name.lower() in {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"}
         or "__MACOSX" in path.parts
@@ -187,22 +202,56 @@ def photo_files(folder: Path) -> list[Path]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Read the upright `(height, width)` of a picture from its header, without decoding it.
+    """Read the upright `(height, width)` of a picture, from its header where the format puts the orientation there.
+
+    A PNG may hold its orientation behind the pixels, so Pillow decodes one that has none in front.
 
     Raises:
         UnreadableImage: If it is not a picture, or declares an absurd size.
     """
     with _opened(path) as image:
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
-            width, height = height, width
-        return height, width
+        try:
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        except _BROKEN as error:
+            raise UnreadableImage(f"cannot be decoded ({error})") from None
+        if image.format == "TIFF":  # Pillow's TIFF reader states the upright size itself
+            return height, width
+        return (width, height) if turned else (height, width)
 
 
 def stored_size(path: Path) -> tuple[int, int]:
     """Read the `(height, width)` of a picture as stored, EXIF orientation not applied."""
     with _opened(path) as image:
-        return image.size[1], image.size[0]
+        width, height = image.size
+        if image.format == "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+            return width, height  # see image_size
+        return height, width
+
+
+def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Decode a photo as cheaply as shows damage, and return what its header says.
+
+    JPEG is decoded at an eighth of its size, which still reads the file to its end.
+
+    Returns:
+        The upright `(height, width)`, the stored `(height, width)`, and the EXIF orientation 1..8 (1: upright).
+
+    Raises:
+        UnreadableImage: As `read_photo`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        try:
+            turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+            if image.format in {"JPEG", "MPO"}:
+                image.draft("L", (width // 8, height // 8))
+            image.load()
+        except _BROKEN as error:
+            raise UnreadableImage(f"cannot be decoded ({error})") from None
+        orientation = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+        stored = (height, width)
+        return (stored[::-1] if orientation in _TURNED else stored), stored, orientation
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -238,6 +287,9 @@ def rgb(image: PillowImage.Image) -> NDArray[np.uint8]:
         values = np.asarray(image, dtype=np.float64)
         scaled = np.clip(values / 257.0 if values.max(initial=0) > 255 else values, 0, 255).round().astype(np.uint8)
         return np.repeat(scaled[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        black = PillowImage.new("RGBA", image.size, (0, 0, 0, 255))
+        image = PillowImage.alpha_composite(black, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
 
 
@@ -245,7 +297,7 @@ def _upright(image: PillowImage.Image) -> PillowImage.Image:
     try:
         image.load()
         return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:
+    except _BROKEN as error:
         raise UnreadableImage(f"cannot be decoded ({error})") from None
 
 
@@ -254,15 +306,17 @@ def _opened(path: Path) -> Iterator[PillowImage.Image]:
     try:
         if path.stat().st_size == 0:
             raise UnreadableImage("is empty (0 bytes)")
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; our own limit is the one that counts, and it is an error.
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            image = PillowImage.open(path)
+        # Pillow's own limit (a warning from 89 megapixels on) gives way to ours, which is checked below and names the
+        # size. Only the header is read here. The lock is for threads, since the limit is global.
+        with _OPENING:
+            limit, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None
+            try:
+                image = PillowImage.open(path)
+            finally:
+                PillowImage.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:
         raise UnreadableImage("is not a picture that can be read") from None
-    except PillowImage.DecompressionBombError:
-        raise UnreadableImage(f"declares more than {MOST_PIXELS:,} pixels") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except _BROKEN as error:
         raise UnreadableImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     with image:
         width, height = image.size

@@ -57,6 +57,97 @@ def box(rle: bytes, size: Size) -> tuple[float, float, float, float]:
     return (x, y, x + w, y + h)
 
 
+def runs(rle: bytes) -> NDArray[np.int64]:
+    """Return the run lengths of an RLE, 0, 1, 0, 1 ... in column order.
+
+    COCO writes each run as base-32 digits, least first, and from the fourth run on as the difference to the run before
+    the last (`rleToString` in pycocotools' maskApi.c).
+
+    Example:
+        >>> runs(encode(np.array([[0, 1], [0, 0]]))).tolist()
+        [2, 1, 1]
+    """
+    digits = np.frombuffer(rle, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((digits & 0x20) == 0)
+    starts = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
+    if not len(last):
+        return np.zeros(0, dtype=np.int64)
+    digits = digits[: last[-1] + 1]
+    lengths = last - starts + 1
+    place = np.arange(len(digits)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
+    values -= np.where(digits[last] & 0x10, 1 << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def crop(rle: bytes, size: Size, window: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """Decode only a window of an RLE: for a small object of a large photo many times faster than `decode`.
+
+    Args:
+        rle: COCO compressed counts.
+        size: `(height, width)` of the photo.
+        window: `x1 y1 x2 y2` in whole pixels, end exclusive, within the photo.
+
+    Returns:
+        `(y2 - y1, x2 - x1)` bool.
+
+    Example:
+        >>> crop(encode(np.eye(3, dtype=bool)), (3, 3), (1, 0, 3, 2)).tolist()
+        [[False, False], [True, False]]
+    """
+    x1, y1, x2, y2 = window
+    first, end = x1 * size[0], x2 * size[0]
+    edges = np.clip(np.cumsum(runs(rle)), first, end) - first
+    stops = edges[1::2]
+    starts = edges[0::2][: len(stops)]
+    seen = stops > starts
+    change = np.zeros(end - first + 1, dtype=np.int8)
+    change[starts[seen]] += 1
+    change[stops[seen]] -= 1
+    columns = np.cumsum(change[:-1], dtype=np.int8).reshape(x2 - x1, size[0])
+    return np.ascontiguousarray(columns.T[y1:y2]).astype(np.bool_)
+
+
+def encode_window(window: NDArray[np.bool_], x: int, y: int, size: Size) -> bytes:
+    """Encode a mask that is known in a window only, without making it full-size first.
+
+    Args:
+        window: `(h, w)` bool; the photo is empty outside it.
+        x: Column of the window's left edge in the photo; the window must lie inside the photo.
+        y: Line of its upper edge.
+        size: `(height, width)` of the photo.
+
+    Example:
+        >>> full = np.zeros((4, 5), dtype=bool)
+        >>> full[1:3, 2:4] = True
+        >>> encode_window(np.ones((2, 2), dtype=bool), 2, 1, (4, 5)) == encode(full)
+        True
+    """
+    height = size[0]
+    # Column by column, a run starts where a pixel follows an empty one, and ends where an empty one follows.
+    change = np.diff(np.pad(window, ((1, 1), (0, 0))).astype(np.int8), axis=0)
+    column, line = np.nonzero(change.T == 1)
+    starts = (x + column) * height + y + line
+    column, line = np.nonzero(change.T == -1)
+    ends = (x + column) * height + y + line
+    # A run that reaches the photo's lower edge goes on at the top of the next column.
+    joined = np.flatnonzero(ends[:-1] == starts[1:])
+    starts, ends = np.delete(starts, joined + 1), np.delete(ends, joined)
+    edges = np.concatenate([[0], np.column_stack([starts, ends]).ravel(), [height * size[1]]])
+    counts = np.diff(edges)
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]  # COCO writes no empty last run
+    return compress(counts.tolist(), size)
+
+
+def compress(counts: list[int], size: Size) -> bytes:
+    """Compress runs of 0, 1, 0, 1 ... in column order that are known to fit the photo."""
+    found: Any = codec.frPyObjects({"size": [int(size[0]), int(size[1])], "counts": counts}, int(size[0]), int(size[1]))
+    return bytes(found["counts"])
+
+
 def areas_and_boxes(rles: Sequence[bytes], sizes: Sequence[Size]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return areas `(N,)` in pixels and boxes `(N, 4)` as `x1 y1 x2 y2` of many RLEs."""
     if not rles:
@@ -146,7 +237,10 @@ def checked(rle: bytes, size: Size) -> bytes:
     """Return an RLE from a foreign file unchanged once its runs are known to be readable and to fit the photo.
 
     Raises:
-        ValueError: If the counts are not COCO's compressed form or exceed the photo.
+        ValueError: If the counts are not COCO's compressed form, or do not add up to the photo's pixels (cut off).
     """
     codec.area(coco_rle(rle, size))
+    total = int(runs(rle).sum())
+    if total != size[0] * size[1]:
+        raise ValueError(f"the runs add up to {total}, the photo has {size[0] * size[1]} pixels")
     return rle

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskwright.errors import Problem, UserError, nearest
 
@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Settings(BaseModel):
     """What the user says to a stage; frozen, and strict about names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -39,6 +39,8 @@ def explain(error: ValidationError, known: list[str]) -> UserError:
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             unknown.append(f"{name}{nearest(name, known)}")
+        elif not item["loc"]:  # a rule about several settings; its message names them
+            wrong.append(item["msg"].removeprefix("Value error, "))
         else:
             wrong.append(f"{name} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
     problems = []
@@ -82,26 +84,34 @@ class PrepareSettings(Settings):
 class TrainSettings(Settings):
     """How a segmenter is trained; everything that is not given is derived from the data and the machine."""
 
-    architecture: Literal["maskrcnn-nano"] = Field("maskrcnn-nano", description="The network.")
-    weights: Literal["imagenet", "none"] = Field("imagenet", description="What the backbone starts from.")
-    minutes: float | None = Field(None, gt=0, description="Train for so many minutes.")
+    architecture: Literal["maskrcnn-nano"] | None = Field(None, description="The network.")
+    weights: Literal["imagenet", "none"] | None = Field(None, description="What the backbone starts from.")
+    minutes: float | None = Field(None, gt=0, description="Train for so many minutes, validation included.")
     epochs: float | None = Field(None, gt=0, description="Train for so many passes over the photos.")
     steps: int | None = Field(None, gt=0, description="Train for so many optimiser steps.")
     batch_size: int | None = Field(None, gt=0, description="Photos per optimiser step, over all devices.")
     side: int | None = Field(None, ge=64, le=2048, description="Longer side of the network's input in pixels.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    backbone_rate: float | None = Field(None, ge=0, description="The backbone's learning rate as a share of it.")
     weight_decay: float | None = Field(None, ge=0, description="Decoupled weight decay.")
     clip_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm.")
     flip: bool | None = Field(None, description="Mirror photos left-right at random.")
-    turn: bool | None = Field(None, description="Turn photos by quarters at random.")
+    turn: bool | None = Field(None, description="Turn photos by any angle at random.")
     scale_jitter: float | None = Field(None, ge=1, le=4, description="Zoom photos by up to this factor at random.")
     colour_jitter: float | None = Field(None, ge=0, le=1, description="Strength of random brightness and colour.")
     precision: Literal["32", "bf16", "16"] | None = Field(None, description="Arithmetic of the network.")
-    workers: int | None = Field(None, ge=0, description="Processes that read photos.")
+    workers: int | None = Field(None, ge=0, description="Threads that read photos before the first step.")
     devices: int | None = Field(None, gt=0, description="How many devices (GPUs, or CPU processes) train together.")
-    validate_every: int | None = Field(None, gt=0, description="Steps between validations.")
+    validations: int | None = Field(None, gt=0, description="How many times the validation photos are scored.")
     log_every: int | None = Field(None, gt=0, description="Steps between log lines.")
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    seed: int | None = Field(None, ge=0, description="Seed of every random choice.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of minutes, epochs and steps, not {' and '.join(given)}")
+        return self
 
 
 class PredictSettings(Settings):
@@ -143,3 +153,11 @@ class DemoSettings(Settings):
     test: int = Field(40, ge=0, description="Pictures to test on.")
     size: int = Field(331, ge=64, le=4096, description="Width and height in pixels.")
     seed: int = Field(0, ge=0, description="Seed of the world.")
+
+
+class MakeSettings(TrainSettings, PrepareSettings):
+    """How the whole job is done: what prepare and train can be told, and the score for the mask images."""
+
+    score: Share | None = Field(
+        None, description="Least score of a detection in the mask images; what validation advised if not given."
+    )

@@ -1,0 +1,482 @@
+"""Dataset -> tensors: decoding, augmentation that respects masks, batches. Photos are resized here only.
+
+A photo and its masks go through one affine map (zoom, turn, mirror, shift) from the cached photo to the network's
+canvas, so they cannot come apart. Every random choice follows from `(seed, step, slot)`: a batch is the same whatever
+was drawn before it, which is what makes an exact resume possible.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from maskwright.dataset import Dataset
+from maskwright.errors import UserError
+from maskwright.files import UnreadableImage, read_photo
+
+FILL = 127
+"""Grey level outside the photo; the network sees it as zero."""
+
+MULTIPLE = 32
+"""Heights and widths that the network sees are multiples of its coarsest stride."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which random changes a training photo goes through.
+
+    Args:
+        flip: Mirror left-right, half of the time.
+        turn: Turn by any angle; otherwise only by a few degrees.
+        tilt_degrees: The few degrees.
+        scale_jitter: Zoom in or out by up to this factor, evenly on a log scale.
+        colour_jitter: 0..1, strength of random brightness, contrast and saturation; at 0.5 a tenth become grey.
+    """
+
+    flip: bool = True
+    turn: bool = False
+    tilt_degrees: float = 8.0
+    scale_jitter: float = 1.5
+    colour_jitter: float = 0.4
+
+
+NO_AUGMENTATION = Augmentation(flip=False, turn=False, tilt_degrees=0.0, scale_jitter=1.0, colour_jitter=0.0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo as the network sees it.
+
+    Attributes:
+        image: `(3, H, W)` uint8 RGB.
+        boxes: `(N, 4)` float32 `x1 y1 x2 y2` in pixels of `image`, tight around the masks.
+        labels: `(N,)` int64, 1..C.
+        masks: `(N, H, W)` uint8 0/1.
+        photo: Position in `Dataset.images`.
+        objects: `(N,)` positions of the objects in the dataset's columns.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    photo: int
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size.
+
+    Attributes:
+        images: `(B, 3, H, W)` uint8 RGB.
+        targets: As `maskwright.models.maskrcnn.Target`, one per photo.
+        photos: Positions in `Dataset.images`.
+        objects: Per photo, positions of its objects in the dataset's columns.
+        data_time_s: Seconds that the training loop waited for it.
+    """
+
+    images: Tensor
+    targets: list[dict[str, Tensor]]
+    photos: tuple[int, ...]
+    objects: tuple[tuple[int, ...], ...]
+    data_time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """A decoded photo at working size, and its objects' masks as crops (uint8 0/255) with their upper left corners."""
+
+    image: PillowImage.Image
+    crops: tuple[tuple[int, int, PillowImage.Image], ...]
+    labels: tuple[int, ...]
+    objects: tuple[int, ...]
+    areas: tuple[int, ...]
+
+
+def canvas_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int]:
+    """Choose the one canvas `(height, width)` for photos of given sizes: longer side `side`, their median shape.
+
+    Example:
+        >>> canvas_size([(480, 640), (480, 640)], 384)
+        (288, 384)
+    """
+    ratio = float(np.median([width / height for height, width in sizes]))
+    height, width = (side / ratio, side) if ratio >= 1 else (side, side * ratio)
+    return _multiple(height), _multiple(width)
+
+
+def _multiple(value: float) -> int:
+    return max(MULTIPLE, round(value / MULTIPLE) * MULTIPLE)
+
+
+class Photos:
+    """Training samples of a dataset, decoded once and kept at working size where memory allows.
+
+    Args:
+        dataset: Truth, with a photo folder.
+        canvas: `(height, width)` of the network's input, multiples of 32.
+        augmentation: Which random changes to make.
+        seed: Of all random choices.
+        memory_mb: How much decoded photos may take; those beyond are decoded anew each time.
+
+    Raises:
+        UserError: From `sample`, if a photo cannot be read; it names the file.
+    """
+
+    def __init__(
+        self, dataset: Dataset, canvas: tuple[int, int], augmentation: Augmentation, seed: int, memory_mb: float = 2000
+    ) -> None:
+        self.dataset = dataset
+        self.canvas = canvas
+        self.augmentation = augmentation
+        self.seed = seed
+        self.first = dataset.first
+        self.label_of = {c.id: i + 1 for i, c in enumerate(dataset.categories)}
+        # Room to zoom in before the cached photo gets blurred; more would cost memory and time for detail never seen.
+        self.cache_side = round(max(canvas) * min(augmentation.scale_jitter, 1.25))
+        self.room = int(memory_mb * 1e6 / (self.cache_side**2 * 3))
+        self.cache: dict[int, _Cached] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset.images)
+
+    def fill_cache(self, threads: int) -> None:
+        """Decode what fits in memory, before the first step (and before worker processes are forked)."""
+        chosen = range(min(len(self), self.room))
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
+            for index, item in zip(chosen, pool.map(self._decode, chosen), strict=True):
+                self.cache[index] = item
+
+    def _decode(self, index: int) -> _Cached:
+        image = self.dataset.images[index]
+        path = self.dataset.photo_path(image)
+        try:
+            pixels = read_photo(path)
+        except UnreadableImage as error:
+            raise UserError(
+                "a photo cannot be read", [f"{path} {error}"], "replace or remove it, then prepare again"
+            ) from None
+        if pixels.shape[:2] != image.size:
+            raise UserError(
+                "a photo's size is not the one its dataset states",
+                [f"{path} is {pixels.shape[1]} x {pixels.shape[0]}, the dataset says {image.width} x {image.height}"],
+                "prepare the data again",
+            )
+        scale = min(1.0, self.cache_side / max(image.size))
+        picture = PillowImage.fromarray(pixels)
+        if scale < 1:
+            new = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            picture = picture.resize(
+                new, PillowImage.Resampling.BOX if scale < 0.5 else PillowImage.Resampling.BILINEAR
+            )
+        sx, sy = picture.width / image.width, picture.height / image.height
+        crops, labels, objects, areas = [], [], [], []
+        for k in range(int(self.first[index]), int(self.first[index + 1])):
+            # A crowd is many objects in one mask: there is no one mask to learn, so it is left out (the plan says so).
+            if self.dataset.crowd[k] or self.dataset.rle_ends[k] == self.dataset.rle_ends[k + 1]:
+                continue
+            mask = self.dataset.mask(k)
+            ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            if len(ys) == 0:
+                continue
+            x1, y1 = int(xs[0]), int(ys[0])
+            crop = PillowImage.fromarray(mask[y1 : ys[-1] + 1, x1 : xs[-1] + 1].astype(np.uint8) * 255)
+            left, top = math.floor(x1 * sx), math.floor(y1 * sy)
+            right, bottom = math.ceil((xs[-1] + 1) * sx), math.ceil((ys[-1] + 1) * sy)
+            if scale < 1:
+                box = (left / sx - x1, top / sy - y1, right / sx - x1, bottom / sy - y1)
+                crop = _resize_region(crop, box, (right - left, bottom - top))
+            crops.append((left, top, crop))
+            labels.append(self.label_of[int(self.dataset.category_ids[k])])
+            objects.append(k)
+            areas.append(int((np.asarray(crop) >= 128).sum()))
+        return _Cached(picture, tuple(crops), tuple(labels), tuple(objects), tuple(areas))
+
+    def sample(self, index: int, step: int, slot: int, quarter: int = 0) -> Sample:
+        """Make the sample that stands at `slot` of `step`.
+
+        Args:
+            index: Position of the photo in the dataset.
+            step: Of the training; with `seed` and `slot` it decides every random choice.
+            slot: Position in the batch.
+            quarter: Turn by so many quarters (the canvas of odd ones is the batch's to choose).
+        """
+        cached = self.cache.get(index) or self._decode(index)
+        rng = np.random.default_rng((self.seed, step, slot))
+        height, width = self.canvas if quarter % 2 == 0 else self.canvas[::-1]
+        forward = self._map(cached, (height, width), quarter, rng)
+        backward: NDArray[np.float64] = np.linalg.inv(forward).astype(np.float64)
+        image = np.asarray(_warp(cached.image, backward, (0, 0), (height, width), (FILL,) * 3))
+        image = _jitter_colour(image, self.augmentation.colour_jitter, rng)
+        masks, boxes, labels, objects = [], [], [], []
+        zoom = abs(float(np.linalg.det(forward[:2, :2])))
+        for (left, top, crop), label, k, area in zip(
+            cached.crops, cached.labels, cached.objects, cached.areas, strict=True
+        ):
+            found = _warp_crop(crop, left, top, forward, backward, (height, width))
+            # A sliver at the border is not the object any more; what is left out is background to the network.
+            if found is None or found[1].sum() < max(12.0, 0.08 * area * zoom):
+                continue
+            (x1, y1), part = found
+            full = np.zeros((height, width), dtype=np.uint8)
+            full[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]] = part
+            ys, xs = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+            boxes.append((x1 + xs[0], y1 + ys[0], x1 + xs[-1] + 1, y1 + ys[-1] + 1))
+            masks.append(full)
+            labels.append(label)
+            objects.append(k)
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            boxes=torch.tensor(np.array(boxes, dtype=np.float32).reshape(-1, 4)),
+            labels=torch.tensor(labels, dtype=torch.int64),
+            masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
+            photo=index,
+            objects=tuple(objects),
+        )
+
+    def _map(
+        self, cached: _Cached, canvas: tuple[int, int], quarter: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return the 3x3 map from points of the cached photo to points of the canvas."""
+        how = self.augmentation
+        angle = math.radians(90.0 * quarter)
+        limit = 45.0 if how.turn else how.tilt_degrees
+        tilt = math.radians(float(rng.uniform(-limit, limit)))
+        mirror = how.flip and bool(rng.random() < 0.5)
+        w, h = cached.image.size
+        turned = (w, h) if quarter % 2 == 0 else (h, w)
+        fit = min(canvas[1] / turned[0], canvas[0] / turned[1])
+        jitter = math.log(how.scale_jitter)
+        zoom = fit * math.exp(float(rng.uniform(-jitter, jitter)))
+        # A tilted photo keeps its scale: corners leave the canvas, which costs less than shrinking every object.
+        cos, sin = math.cos(angle + tilt) * zoom, math.sin(angle + tilt) * zoom
+        linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])
+        centre = np.array([w / 2, h / 2])
+        anchor = centre
+        if cached.crops and how.scale_jitter > 1:
+            left, top, crop = cached.crops[int(rng.integers(len(cached.crops)))]
+            anchor = np.array([left + crop.width / 2, top + crop.height / 2])
+        # Where the photo is larger than the canvas, a window of it is seen; where smaller, it is put somewhere inside.
+        half = np.abs(linear) @ centre
+        middle = np.array([canvas[1] / 2, canvas[0] / 2])
+        slack = half - middle
+        shift = rng.uniform(-1, 1, 2) * np.abs(slack) if how.scale_jitter > 1 else np.zeros(2)
+        target = middle + shift
+        place = target - linear @ centre
+        # The chosen object must stay in view, at least its middle.
+        seen = linear @ anchor + place
+        place += np.clip(seen, 0.1 * middle, 1.9 * middle) - seen
+        return np.vstack([np.column_stack([linear, place]), [0.0, 0.0, 1.0]])
+
+
+def _resize_region(
+    crop: PillowImage.Image, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> PillowImage.Image:
+    """Resample the region `box` of a mask crop, which may reach past its edges, to `size` (width, height)."""
+    padded = PillowImage.new("L", (crop.width + 4, crop.height + 4))
+    padded.paste(crop, (2, 2))
+    limits = (padded.width, padded.height, padded.width, padded.height)
+    left, top, right, bottom = (min(max(v + 2, 0.0), float(limit)) for v, limit in zip(box, limits, strict=True))
+    return padded.resize(size, PillowImage.Resampling.BOX, box=(left, top, right, bottom))
+
+
+def _warp(
+    picture: PillowImage.Image,
+    backward: NDArray[np.float64],
+    offset: tuple[int, int],
+    size: tuple[int, int],
+    fill: tuple[int, ...] | int,
+) -> PillowImage.Image:
+    """Resample a picture: canvas pixel `(x, y) + offset` takes the colour at `backward` of it."""
+    shifted = backward @ np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]], [0.0, 0.0, 1.0]])
+    return picture.transform(
+        (size[1], size[0]),
+        PillowImage.Transform.AFFINE,
+        tuple(shifted[:2].ravel()),
+        PillowImage.Resampling.BILINEAR,
+        fillcolor=fill,
+    )
+
+
+def _warp_crop(
+    crop: PillowImage.Image,
+    left: int,
+    top: int,
+    forward: NDArray[np.float64],
+    backward: NDArray[np.float64],
+    canvas: tuple[int, int],
+) -> tuple[tuple[int, int], NDArray[np.uint8]] | None:
+    """Return where an object's mask lands on the canvas: upper left corner and pixels 0/1; `None` if nowhere."""
+    corners = np.array(
+        [
+            [left, left + crop.width, left, left + crop.width],
+            [top, top, top + crop.height, top + crop.height],
+            [1, 1, 1, 1],
+        ],
+        dtype=np.float64,
+    )
+    points = (forward @ corners)[:2]
+    x1, y1 = (int(v) for v in np.floor(points.min(1)).clip(0))
+    x2, y2 = min(int(np.ceil(points[0].max())), canvas[1]), min(int(np.ceil(points[1].max())), canvas[0])
+    if x2 <= x1 or y2 <= y1:
+        return None
+    # The margin lets bilinear resampling fade to zero at the crop's edge instead of stopping there.
+    padded = PillowImage.new("L", (crop.width + 2, crop.height + 2))
+    padded.paste(crop, (1, 1))
+    local = np.array([[1.0, 0.0, 1.0 - left], [0.0, 1.0, 1.0 - top], [0.0, 0.0, 1.0]]) @ backward
+    part = np.asarray(_warp(padded, local, (x1, y1), (y2 - y1, x2 - x1), 0)) >= 128
+    return ((x1, y1), part.astype(np.uint8)) if part.any() else None
+
+
+def _jitter_colour(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change brightness, contrast, saturation and tint at random; `(H, W, 3)` uint8 in and out."""
+    if strength == 0:
+        return image
+    pixels = torch.from_numpy(image.copy()).float()
+    grey = pixels @ torch.tensor([0.299, 0.587, 0.114])
+    saturation = 0.0 if rng.random() < 0.2 * strength else float(rng.uniform(1 - strength, 1 + strength))
+    pixels = grey[:, :, None] + (pixels - grey[:, :, None]) * saturation
+    contrast = float(rng.uniform(1 - strength, 1 + strength))
+    mean = float(grey.mean())
+    gain = torch.tensor(rng.uniform(1 - strength / 4, 1 + strength / 4, 3), dtype=torch.float32)
+    bright = float(rng.uniform(1 - strength, 1 + strength))
+    pixels = ((pixels - mean) * contrast + mean) * (bright * gain)
+    return pixels.clamp(0, 255).to(torch.uint8).numpy()
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples of one size into a batch."""
+    return Batch(
+        images=torch.stack([s.image for s in samples]),
+        targets=[{"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples],
+        photos=tuple(s.photo for s in samples),
+        objects=tuple(s.objects for s in samples),
+    )
+
+
+def order(count: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    """Return the photos' order in an epoch, a permutation of `0..count-1` that follows from seed and epoch."""
+    return np.random.default_rng((seed, epoch, 7)).permutation(count)
+
+
+def batch_photos(count: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Return which photos step `step` (from 0) sees: epochs end to end, each photo once per epoch."""
+    start = step * batch_size
+    return [int(order(count, (start + i) // count, seed)[(start + i) % count]) for i in range(batch_size)]
+
+
+def make_batch(photos: Photos, step: int, batch_size: int, rank: int = 0, world: int = 1) -> Batch:
+    """Make the batch of a step; with several processes, this one's share of it.
+
+    Args:
+        photos: What to draw from.
+        step: From 0.
+        batch_size: Photos per step over all processes; a multiple of `world`.
+        rank: This process, from 0.
+        world: How many processes train.
+    """
+    chosen = batch_photos(len(photos), batch_size, step, photos.seed)
+    quarter = 0
+    if photos.augmentation.turn:
+        # The whole batch turns together, so that wide photos stay on a canvas of their shape, without padding.
+        quarter = int(np.random.default_rng((photos.seed, step, 10**6)).integers(4))
+    share = range(rank * batch_size // world, (rank + 1) * batch_size // world)
+    return collate([photos.sample(chosen[slot], step, slot, quarter) for slot in share])
+
+
+def prefetch(make: Callable[[int], Batch], start: int, ahead: int = 2) -> Generator[Batch]:
+    """Yield `make(start)`, `make(start + 1)`, ... without end, made ahead of time in one background thread.
+
+    Pillow and torch let go of the interpreter while they work, so a thread is enough, and nothing has to be copied
+    between processes. An error of `make` is raised here, at the step that it belongs to.
+    """
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        step = start
+        while not stop.is_set():
+            try:
+                item: Batch | BaseException = make(step)
+            except BaseException as error:
+                put(error)
+                return
+            if not put(item):
+                return
+            step += 1
+
+    thread = threading.Thread(target=work, daemon=True, name="maskwright-batches")
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a photo was put before the network for detection.
+
+    Args:
+        size: `(height, width)` of the photo.
+        inner: `(height, width)` of the photo inside the padded frame.
+    """
+
+    size: tuple[int, int]
+    inner: tuple[int, int]
+
+
+def frame_photo(pixels: NDArray[np.uint8], side: int) -> tuple[Tensor, Frame]:
+    """Scale a photo so that its longer side is `side`, padded to multiples of 32 at the right and below.
+
+    Args:
+        pixels: `(H, W, 3)` uint8 RGB.
+        side: Pixels.
+
+    Returns:
+        `(3, H', W')` uint8 and how it was done.
+    """
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+    picture = PillowImage.fromarray(pixels)
+    if inner != (height, width):
+        picture = picture.resize((inner[1], inner[0]), PillowImage.Resampling.BILINEAR, reducing_gap=3.0)
+    framed = np.full((_up(inner[0]), _up(inner[1]), 3), FILL, dtype=np.uint8)
+    framed[: inner[0], : inner[1]] = np.asarray(picture)
+    return torch.from_numpy(np.ascontiguousarray(framed.transpose(2, 0, 1))), Frame((height, width), inner)
+
+
+def _up(value: int) -> int:
+    return -(-value // MULTIPLE) * MULTIPLE
+
+
+def photo_paths(dataset: Dataset) -> list[Path]:
+    """Return where every photo of a dataset is."""
+    return [dataset.photo_path(image) for image in dataset.images]

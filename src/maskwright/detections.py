@@ -1,0 +1,239 @@
+"""Detections: what a segmenter found in a photo, and how its small masks become masks of the photo's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from maskwright import pixels
+from maskwright.batches import Frame, frame_photo
+from maskwright.dataset import Annotation, Category, Dataset, Image
+from maskwright.errors import UserError
+from maskwright.files import UnreadableImage, read_photo
+from maskwright.models import Segmenter
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+LEAST_SCORE = 0.02
+"""Detections below it are dropped at once: they are noise, and COCO's AP gains nothing from them."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a segmenter found in one photo, best score first.
+
+    Attributes:
+        rles: COCO compressed counts at the photo's size.
+        boxes: `(N, 4)` float64 `x1 y1 x2 y2` in pixels of the photo, end exclusive.
+        scores: `(N,)` float64, 0..1.
+        categories: The category's name of each.
+        size: `(height, width)` of the photo, upright.
+        photo: `(H, W, 3)` uint8 RGB, if it is kept for `show`.
+    """
+
+    rles: tuple[bytes, ...]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    categories: tuple[str, ...]
+    size: tuple[int, int]
+    photo: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        """Count the detections."""
+        return len(self.rles)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """`(N, H, W)` bool at the photo's size."""
+        found = [pixels.decode(rle, self.size) for rle in self.rles]
+        return np.stack(found) if found else np.zeros((0, *self.size), dtype=np.bool_)
+
+    def above(self, score: float) -> Detections:
+        """Return those with at least this score."""
+        keep = np.flatnonzero(self.scores >= score)
+        return Detections(
+            rles=tuple(self.rles[i] for i in keep),
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            categories=tuple(self.categories[i] for i in keep),
+            size=self.size,
+            photo=self.photo,
+        )
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Draw the masks over the photo (over grey, if it was not kept): `(H, W, 3)` uint8 RGB."""
+        canvas = np.full((*self.size, 3), 128, dtype=np.uint8) if self.photo is None else self.photo.copy()
+        names = sorted(set(self.categories))
+        for mask, name in zip(self.masks, self.categories, strict=True):
+            colour = np.array(COLOURS[names.index(name) % len(COLOURS)], dtype=np.float64)
+            canvas[mask] = (0.5 * canvas[mask] + 0.5 * colour).astype(np.uint8)
+            inner = mask.copy()
+            inner[1:-1, 1:-1] &= mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+            inner[0], inner[-1], inner[:, 0], inner[:, -1] = False, False, False, False
+            canvas[mask & ~inner] = colour.astype(np.uint8)
+        return canvas
+
+    def show(self) -> None:
+        """Open a window (or a notebook cell) with the photo, its masks, categories and scores."""
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(8, 8 * self.size[0] / self.size[1]))
+        axes.imshow(self.picture())
+        for (x1, y1, _, _), name, score in zip(self.boxes, self.categories, self.scores, strict=True):
+            axes.text(x1, y1, f"{name} {score:.2f}", color="white", backgroundcolor=(0, 0, 0, 0.6), fontsize=8)
+        axes.set_axis_off()
+        figure.tight_layout()
+        plt.show()
+
+    def save(self, path: str | Path) -> Path:
+        """Save as a picture: one 0/255 mask image of all objects together, or, with the suffix `.jpg`, the drawn photo.
+
+        Args:
+            path: A `.png` for the mask image, a `.jpg` for the photo with its masks drawn; replaced if it exists.
+
+        Raises:
+            UserError: If the suffix is another.
+        """
+        from PIL import Image as Pillow
+
+        from maskwright.files import atomic_file
+
+        path = Path(path)
+        kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+        if path.suffix.lower() not in kinds:
+            raise UserError(
+                "detections are saved as .png (mask) or .jpg (drawn photo)", [str(path)], "give such a name"
+            )
+        picture: PillowImage.Image
+        if path.suffix.lower() == ".png":
+            picture = Pillow.fromarray(self.masks.any(0).astype(np.uint8) * 255)
+        else:
+            picture = Pillow.fromarray(self.picture())
+        with atomic_file(path) as handle:
+            picture.save(handle, kinds[path.suffix.lower()])
+        return path
+
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178))
+
+
+def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
+    """Scale one predicted mask to its photo and encode it.
+
+    Args:
+        mask: `(S, S)` probabilities over the window, cell centres at .5.
+        window: `x1 y1 x2 y2` in pixels of the network's input; it may reach outside.
+        frame: How the photo was put before the network.
+
+    Returns:
+        RLE at the photo's size, object where the probability (bilinear between cells) is at least one half.
+    """
+    height, width = frame.size
+    sy, sx = height / frame.inner[0], width / frame.inner[1]
+    x1, y1, x2, y2 = window[0] * sx, window[1] * sy, window[2] * sx, window[3] * sy
+    left, top = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
+    right, bottom = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
+    if right <= left or bottom <= top:
+        return pixels.encode_window(np.zeros((1, 1), dtype=np.bool_), 0, 0, frame.size)
+    columns = (torch.arange(left, right, dtype=torch.float32) + 0.5 - x1) / (x2 - x1) * 2 - 1
+    lines = (torch.arange(top, bottom, dtype=torch.float32) + 0.5 - y1) / (y2 - y1) * 2 - 1
+    grid = torch.stack(torch.meshgrid(columns, lines, indexing="xy"), -1)[None]
+    scaled = functional.grid_sample(mask[None, None].float(), grid, align_corners=False)[0, 0]
+    return pixels.encode_window((scaled >= 0.5).numpy(), left, top, frame.size)
+
+
+@torch.inference_mode()
+def detect_photo(
+    network: Segmenter, photo: NDArray[np.uint8], side: int, names: Sequence[str], least_score: float = LEAST_SCORE
+) -> Detections:
+    """Find the objects of one photo.
+
+    Args:
+        network: In evaluation mode.
+        photo: `(H, W, 3)` uint8 RGB.
+        side: Longer side of the network's input in pixels.
+        names: Category names, in order of label 1..C.
+        least_score: Detections below it are dropped.
+    """
+    tensor, frame = frame_photo(photo, side)
+    device = next(iter(network.parameters())).device
+    images = tensor[None].to(device).contiguous(memory_format=torch.channels_last)
+    found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score)[0].items()}
+    height, width = frame.size
+    scale = np.array([width / frame.inner[1], height / frame.inner[0]] * 2)
+    boxes = found["boxes"].double().numpy() * scale
+    rles = [paste(m, w, frame) for m, w in zip(found["masks"], found["windows"].tolist(), strict=True)]
+    # A mask without a pixel is not an object, whatever its box scored.
+    keep = [i for i, rle in enumerate(rles) if pixels.area(rle, frame.size) > 0]
+    return Detections(
+        rles=tuple(rles[i] for i in keep),
+        boxes=boxes[keep],
+        scores=found["scores"].double().numpy()[keep],
+        categories=tuple(names[int(found["labels"][i]) - 1] for i in keep),
+        size=frame.size,
+        photo=photo,
+    )
+
+
+def detect_photos(
+    network: Segmenter,
+    photos: Iterable[tuple[Image, Path]],
+    side: int,
+    categories: Sequence[Category],
+    least_score: float = LEAST_SCORE,
+    tick: Callable[[], None] | None = None,
+    info: dict[str, Any] | None = None,
+) -> Dataset:
+    """Find the objects of many photos.
+
+    Args:
+        network: In evaluation mode.
+        photos: Each photo's entry and its file.
+        side: Longer side of the network's input in pixels.
+        categories: In order of label 1..C.
+        least_score: Detections below it are dropped.
+        tick: Called after each photo.
+        info: COCO's `info` of the result.
+
+    Raises:
+        UserError: If a photo cannot be read, or has not the size of its entry.
+    """
+    names = [c.name for c in categories]
+    ids = {c.name: c.id for c in categories}
+    images: list[Image] = []
+
+    def annotations() -> Iterator[Annotation]:
+        number = 0
+        for image, path in photos:
+            try:
+                pixel = read_photo(path)
+            except UnreadableImage as error:
+                raise UserError("a photo cannot be read", [f"{path} {error}"], "replace or remove it") from None
+            if pixel.shape[:2] != image.size:
+                raise UserError(
+                    "a photo's size is not the one its dataset states",
+                    [f"{path} is {pixel.shape[1]} x {pixel.shape[0]}, stated {image.width} x {image.height}"],
+                    "prepare the data again",
+                )
+            found = detect_photo(network, pixel, side, names, least_score)
+            images.append(image)
+            for rle, box, score, name in zip(found.rles, found.boxes, found.scores, found.categories, strict=True):
+                number += 1
+                x1, y1, x2, y2 = (float(v) for v in box)
+                yield Annotation(number, image.id, ids[name], rle, score=float(score), box=(x1, y1, x2, y2))
+            if tick:
+                tick()
+
+    found = list(annotations())
+    return Dataset.build(categories, images, found, info=info)

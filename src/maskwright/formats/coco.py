@@ -1,0 +1,637 @@
+"""COCO JSON with its photos: every dialect of it that is about, read into one form; each mend is counted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskwright import pixels
+from maskwright.dataset import inside, read_json, rle_of
+from maskwright.errors import Problem, UserError
+from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, sha256, verify_photo
+from maskwright.formats import (
+    PHOTO_NAMES,
+    SPLIT_NAMES,
+    Mark,
+    Photo,
+    Reading,
+    Say,
+    Skipped,
+    Tally,
+    in_threads,
+    outside,
+    plural,
+    subfolders,
+    walk,
+)
+from maskwright.pixels import Size
+from maskwright.settings import PrepareSettings
+
+MOST_FILES = 20
+"""A folder with more JSON files than this holds one file per photo, which is another form."""
+
+_KEPT_IMAGE = {"id", "file_name", "width", "height"}
+_KEPT_ANNOTATION = {"id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"}
+
+
+@dataclass
+class Source:
+    """One COCO file: where it is, its parsed text, its split, and (once looked for) the files of its photos."""
+
+    path: Path
+    document: dict[str, Any]
+    split: str | None = None
+    folder: Path = Path()
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One photo of a COCO file with its objects, not yet converted."""
+
+    source: Source
+    item: Mapping[str, Any]
+    path: Path
+    annotations: list[Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.path}: {self.item['file_name']}"
+
+
+def is_coco(document: Any) -> bool:
+    """Tell whether a parsed JSON file is a COCO dataset."""
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("images"), list)
+        and isinstance(document.get("annotations"), list)
+        and isinstance(document.get("categories"), list)
+    )
+
+
+def find(root: Path) -> tuple[list[Source], list[Skipped]]:
+    """Return the COCO files of a folder, with the split that their names tell; and JSON files that are something else.
+
+    Looked at are the folder itself, its `annotations`, and its split folders.
+
+    Raises:
+        UserError: If there are several and their names do not tell their splits.
+    """
+    found: list[Source] = []
+    skipped: list[Skipped] = []
+    inner = [folder for folder in subfolders(root) if folder.name.lower() in {"annotations", *SPLIT_NAMES}]
+    for folder in [root, *inner]:
+        files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+        if len(files) > MOST_FILES:
+            continue
+        for path in files:
+            if folder == root and path.name == "prepare.json":
+                skipped.append(Skipped(path, "written by prepare"))
+                continue
+            try:
+                document = read_json(path)
+            except UserError:
+                if folder == root or len(files) == 1:
+                    raise
+                skipped.append(Skipped(path, "not valid JSON"))
+                continue
+            if is_coco(document):
+                split = _split_of(path.stem) or SPLIT_NAMES.get(folder.name.lower())
+                found.append(Source(path, document, split))
+            else:
+                skipped.append(Skipped(path, "not a COCO dataset"))
+    masks = [source for source in found if source.path.stem.lower().startswith("instances")]
+    if masks and len(masks) < len(found):  # captions_*.json and person_keypoints_*.json lie beside the instances
+        skipped += [Skipped(s.path, "not the instances file") for s in found if s not in masks]
+        found = masks
+    untold = [source for source in found if source.split is None]
+    splits = Counter(source.split for source in found)
+    if len(found) > 1 and (untold or max(splits.values()) > 1):
+        raise UserError(
+            "there are several COCO files and their names do not tell the splits",
+            [str(source.path) for source in found],
+            "name them instances_train.json, instances_val.json, instances_test.json; or name one file:"
+            f" maskwright prepare {found[0].path} -o DATA",
+        )
+    return found, skipped
+
+
+def open_file(path: Path) -> Source:
+    """Read one COCO file that the user named; its photos are split anew.
+
+    Raises:
+        UserError: If it is not a COCO dataset.
+    """
+    document = read_json(path)
+    if not is_coco(document):
+        raise UserError(
+            "the file is not a COCO dataset: it needs 'images', 'annotations' and 'categories'",
+            [str(path)],
+            "export it as COCO instances",
+        )
+    return Source(path, document)
+
+
+def read(
+    sources: Sequence[Source],
+    root: Path,
+    settings: PrepareSettings,
+    say: Say,
+    skipped: Sequence[Skipped] = (),
+) -> Reading:
+    """Read COCO files with their photos; says what it understood before it reads the masks.
+
+    Args:
+        sources: From `find` or `open_file`.
+        root: The folder that the user named; photos are looked for in it and beside the files.
+        settings: What the user said.
+        say: Called with what was understood.
+        skipped: What `find` left out.
+
+    Raises:
+        UserError: With every problem that was found.
+    """
+    tally = Tally()
+    problems: list[Problem] = []
+    categories = _categories(sources, settings, tally, problems)
+    for source in sources:
+        _find_photos(source, root, settings, tally, problems)
+    entries = _entries(sources, tally, problems)
+    for source in sources:
+        count = len(source.document["images"])
+        objects = len(source.document["annotations"])
+        told = f"{source.split}: " if source.split else ""
+        say(
+            f"understood: {told}COCO file {source.path} with {plural(count, 'photo')} (in {source.folder}) and"
+            f" {plural(objects, 'object')}"
+        )
+    names = tuple(dict.fromkeys(name for table in categories for name in table.values()))
+    say(f"understood: {plural(len(names), 'category')}: {', '.join(names)}")
+    splits = ""
+    if any(source.split for source in sources):
+        have = ", ".join(source.split or "" for source in sources)
+        splits = f"splits are kept as the files give them ({have})"
+        say(f"understood: {splits}")
+    photos = _photos(sources, entries, categories, tally, problems)
+    if problems:
+        raise UserError(problems)
+    if not any(photo.marks for photo in photos):
+        raise UserError(
+            "there is no object with a mask", [str(source.path) for source in sources], "check the 'annotations'"
+        )
+    _mend_header(sources, tally)
+    used = {photo.path.resolve() for photo in photos}
+    first = sources[0].document
+    return Reading(
+        form="coco",
+        coding=None,
+        categories=names,
+        photos=tuple(photos),
+        sources=tuple(source.path for source in sources),
+        skipped=_skipped(sources, root, used, skipped),
+        splits=splits,
+        mends=tally.mends(),
+        info=first["info"] if isinstance(first.get("info"), dict) else {},
+        licenses=[item for item in first["licenses"] if isinstance(item, dict)]
+        if isinstance(first.get("licenses"), list)
+        else [],
+    )
+
+
+def _split_of(stem: str) -> str | None:
+    """Return the split that a file name tells: instances_train2017, hammer_val, test.
+
+    Example:
+        >>> _split_of("instances_train2017"), _split_of("trainval"), _split_of("valid")
+        ('train', None, 'val')
+    """
+    tail = stem.lower().replace("-", "_").rpartition("_")[2].rstrip("0123456789")
+    return SPLIT_NAMES.get(tail)
+
+
+def _key(value: Any) -> Any:
+    """Return an id such that 7, 7.0 and "7" are one."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+# ── categories ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _categories(
+    sources: Sequence[Source], settings: PrepareSettings, tally: Tally, problems: list[Problem]
+) -> list[dict[Any, str]]:
+    """Return, for each file, the name of each category id; equal names in one order for all files."""
+    tables: list[dict[Any, str]] = []
+    bad: list[str] = []
+    for source in sources:
+        table: dict[Any, str] = {}
+        parents: set[str] = set()
+        for number, item in enumerate(source.document["categories"]):
+            if not isinstance(item, dict) or "id" not in item or not str(item.get("name") or "").strip():
+                bad.append(f"{source.path}: categories[{number}] needs an id and a name")
+                continue
+            key, name = _key(item["id"]), str(item["name"])
+            if key in table or name in table.values():
+                bad.append(f"{source.path}: category {name!r} (id {item['id']}) stands twice")
+                continue
+            table[key] = name
+            if str(item.get("supercategory")) != name:
+                parents.add(str(item.get("supercategory")))
+        used = {_key(a.get("category_id")) for a in source.document["annotations"] if isinstance(a, dict)}
+        for key in [k for k, name in table.items() if name in parents and k not in used]:
+            tally.add("category that only groups others and has no objects, left out", f"'{table.pop(key)}'")
+        tables.append(dict(sorted(table.items(), key=lambda pair: (isinstance(pair[0], str), pair[0]))))
+    if bad:
+        problems.append(Problem("categories must have different ids and names", tuple(bad), "mend the categories"))
+    elif not any(tables):
+        problems.append(
+            Problem("the file has no categories", tuple(str(s.path) for s in sources), "add the 'categories'")
+        )
+    if len({frozenset(table.values()) for table in tables}) > 1:
+        lines = tuple(f"{s.path}: {', '.join(t.values())}" for s, t in zip(sources, tables, strict=True))
+        problems.append(
+            Problem("the categories differ between the splits", lines, "give every file the same list of categories")
+        )
+    elif len({tuple(table.items()) for table in tables}) > 1:
+        tally.add("category ids that differ between the files, joined by name", "", len(tables[0]))
+    for table in tables[:1]:
+        keys = list(table)
+        if 0 in keys:
+            tally.add("category id 0, renumbered from 1", f"'{table[0]}'")
+        elif keys != list(range(1, len(keys) + 1)):
+            tally.add("gaps in the category ids, renumbered from 1", f"{', '.join(str(k) for k in keys[:5])}")
+    if settings.category is not None:
+        if len(tables[0]) != 1:
+            problems.append(
+                Problem(
+                    "one category name was given, the COCO file has several",
+                    (f"{sources[0].path}: {', '.join(tables[0].values())}",),
+                    "leave out --category",
+                )
+            )
+        tables = [dict.fromkeys(table, settings.category) for table in tables]
+    # The names stand in one order, that of the first file, whatever ids the other files give them.
+    return tables
+
+
+# ── photos ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _places(source: Source, root: Path, settings: PrepareSettings) -> list[Path]:
+    """Return the folders where the photos of a COCO file may be, most likely first."""
+    stem = source.path.stem
+    tails = [stem.removeprefix("instances_"), stem.rpartition("_")[2], stem]
+    if source.split:
+        tails += [name for name, split in SPLIT_NAMES.items() if split == source.split]
+    if settings.photos is not None:
+        tops = [root / settings.photos, Path(settings.photos)]
+        folders = [folder / tail for folder in tops for tail in tails] + tops
+    else:
+        tops = list(dict.fromkeys([root, source.path.parent, source.path.parent.parent]))
+        named = [p for top in tops for name in PHOTO_NAMES for p in subfolders(top) if p.name.lower() == name]
+        folders = [folder / tail for folder in [*tops, *named] for tail in tails]
+        folders += [*tops[:2], *named, tops[-1]]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: Tally, problems: list[Problem]) -> None:
+    """Find the file of every photo: in the first folder that has all, else by file name where only one has it."""
+    images = source.document["images"]
+    bad = [
+        f"{source.path}: images[{number}] needs an id and a file_name"
+        for number, item in enumerate(images)
+        if not isinstance(item, dict) or "id" not in item or not isinstance(item.get("file_name"), str)
+    ]
+    if bad:
+        problems.append(Problem("the COCO file has photos that cannot be read", tuple(bad), "mend these entries"))
+        raise UserError(problems)
+    unsafe: list[str] = []
+    for item in images:
+        try:
+            inside(Path(), item["file_name"])
+        except UserError as error:
+            unsafe += [f"{source.path}: {line}" for line in error.problems[0].where]
+    if unsafe:
+        problems.append(
+            Problem(
+                "file names in a data file must stay inside its folder",
+                tuple(unsafe),
+                "make the names relative to the photo folder, without '..'",
+            )
+        )
+        raise UserError(problems)
+    names = [item["file_name"] for item in images]
+    places = _places(source, root, settings)
+    have = [sum((folder / name).is_file() for name in names) for folder in places]
+    best = max(range(len(places)), key=lambda i: (have[i], -i)) if places else None
+    source.folder = places[best] if best is not None else root
+    source.files = [source.folder / name for name in names]
+    if best is not None and have[best] == len(names):
+        return
+    by_name: dict[str, set[Path]] = defaultdict(set)
+    for folder in places:
+        near = folder in {root, source.path.parent.parent} and settings.photos is None
+        pictures = [p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES] if near else walk(folder)[0]
+        for path in pictures:
+            by_name[path.name].add(Path(path.resolve()))
+    lost: list[str] = []
+    for number, name in enumerate(names):
+        if source.files[number].is_file():
+            continue
+        base = name.replace("\\", "/").rpartition("/")[2]
+        found = sorted(by_name.get(base, ()))
+        if len(found) == 1:
+            source.files[number] = _as_typed(found[0], places)
+            tally.add(
+                "photos found by their name in another folder than the file says", f"{name} in {found[0].parent.name}/"
+            )
+        elif found:
+            lost.append(f"{name}: found more than once: {' and '.join(str(p) for p in found[:3])}")
+        else:
+            lost.append(f"{name}: not in {source.folder}")
+    if source.files and best is not None and not have[best]:
+        source.folder = source.files[0].parent
+    if lost:
+        problems.append(
+            Problem(
+                f"{plural(len(lost), 'photo')} of {source.path} cannot be found",
+                tuple(lost),
+                "put the photos beside the file or in images/, or say where they are: --photos FOLDER",
+            )
+        )
+        raise UserError(problems)
+
+
+def _as_typed(path: Path, places: Iterable[Path]) -> Path:
+    """Return a resolved path below the shortest of the folders that the user named."""
+    for folder in sorted(places, key=lambda p: len(p.parts), reverse=True):
+        if path.is_relative_to(folder.resolve()):
+            return folder / path.relative_to(folder.resolve())
+    return path
+
+
+def _skipped(sources: Sequence[Source], root: Path, used: set[Path], known: Sequence[Skipped]) -> tuple[Skipped, ...]:
+    """Account for every file in the photo folders and beside them that no COCO file lists."""
+    taken = used | {source.path.resolve() for source in sources}
+    found = {item.path.resolve(): item for item in known}
+    folders = set(dict.fromkeys(source.folder for source in sources))
+    for folder in folders:
+        pictures, others = walk(folder)
+        unlisted = [Skipped(path, "photo that the COCO file does not list") for path in pictures]
+        for item in [*unlisted, *others]:
+            found.setdefault(item.path.resolve(), item)
+    for item in outside(root, folders | {source.path for source in sources}):
+        if not any(path.is_relative_to(item.path.resolve()) for path in taken):
+            found.setdefault(item.path.resolve(), item)
+    return tuple(item for path, item in found.items() if path not in taken)
+
+
+def _entries(sources: Sequence[Source], tally: Tally, problems: list[Problem]) -> list[_Entry]:
+    """Join photos and annotations, and mend their ids."""
+    entries: list[_Entry] = []
+    twice, lost, wrong = [], [], []
+    for source in sources:
+        by_id: dict[Any, _Entry] = {}
+        files: set[Path] = set()
+        for item, path in zip(source.document["images"], source.files, strict=True):
+            key = _key(item["id"])
+            if key in by_id or path in files:
+                twice.append(f"{source.path}: {item['file_name']} (id {item['id']})")
+                continue
+            files.add(path)
+            by_id[key] = _Entry(source, item, path, [])
+        _mend_ids("image", source, list(by_id), tally)
+        keys: list[Any] = []
+        for number, annotation in enumerate(source.document["annotations"]):
+            if not isinstance(annotation, dict) or "image_id" not in annotation or "category_id" not in annotation:
+                wrong.append(f"{source.path}: annotations[{number}] needs an image_id and a category_id")
+                continue
+            entry = by_id.get(_key(annotation["image_id"]))
+            if entry is None:
+                lost.append(f"{source.path}: annotations[{number}] names image {annotation['image_id']}")
+                continue
+            keys.append(_key(annotation.get("id")))
+            entry.annotations.append(annotation)
+        _mend_ids("annotation", source, keys, tally)
+        entries += by_id.values()
+    if twice:
+        problems.append(Problem("photos are listed twice", tuple(twice), "list each photo once, with its own id"))
+    if lost:
+        problems.append(
+            Problem(
+                f"{plural(len(lost), 'object')} of photos that are not listed",
+                tuple(lost),
+                "list the photos under 'images', or remove these annotations",
+            )
+        )
+    if wrong:
+        problems.append(Problem("the COCO file has entries that cannot be read", tuple(wrong), "mend these entries"))
+    return entries
+
+
+def _mend_ids(noun: str, source: Source, keys: list[Any], tally: Tally) -> None:
+    where = str(source.path)
+    numbers = sorted(key for key in keys if isinstance(key, int))
+    if len(numbers) < len(keys):
+        tally.add(f"{noun} ids that are missing or no numbers, numbered from 1", where, len(keys) - len(numbers))
+    repeated = len(numbers) - len(set(numbers))
+    if repeated:
+        tally.add(f"{noun} ids that stand more than once, renumbered from 1", where, repeated)
+    if numbers and numbers[0] <= 0:
+        tally.add(f"{noun} id {numbers[0]}, renumbered from 1", where)
+    gaps = sum(b - a > 1 for a, b in pairwise(numbers))
+    if gaps:
+        tally.add(f"gaps in the {noun} ids, renumbered from 1", where, gaps)
+
+
+def _mend_header(sources: Sequence[Source], tally: Tally) -> None:
+    for source in sources:
+        for name in ("info", "licenses"):
+            if not source.document.get(name):
+                tally.add(f"no '{name}' in the file, written anew", str(source.path))
+
+
+# ── objects ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _verify(path: Path) -> tuple[Size, Size, int, str] | str:
+    try:
+        return (*verify_photo(path), sha256(path))
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _photos(
+    sources: Sequence[Source],
+    entries: Sequence[_Entry],
+    categories: Sequence[dict[Any, str]],
+    tally: Tally,
+    problems: list[Problem],
+) -> list[Photo]:
+    """Check every photo, then convert its objects; problems of all photos are collected."""
+    table_of = {id(source): table for source, table in zip(sources, categories, strict=True)}
+    looks = in_threads(_verify, [entry.path for entry in entries])
+    unread, turned, sized, wrong = [], [], [], []
+    photos: list[Photo] = []
+    for entry, found in zip(entries, looks, strict=True):
+        if isinstance(found, str):
+            unread.append(f"{entry.path}: {found}")
+            continue
+        size, stored, orientation, digest = found
+        stated = _stated_size(entry.item)
+        if stated is None:
+            tally.add("photos without width and height, taken from the picture", str(entry.item["file_name"]))
+        elif stated != size:
+            line = f"{entry.name} is {stated[1]} x {stated[0]} in the file, the photo {size[1]} x {size[0]}"
+            if stated == stored:
+                turned.append(f"{line} when shown (EXIF orientation {orientation})")
+            else:
+                sized.append(line)
+            continue
+        table = table_of[id(entry.source)]
+        marks = []
+        for annotation in entry.annotations:
+            name = table.get(_key(annotation["category_id"]))
+            if name is None:
+                wrong.append(
+                    f"{entry.name}: annotation {annotation.get('id')}: no category {annotation['category_id']}"
+                )
+                continue
+            try:
+                rle = _object(annotation, size, entry.name, tally)
+            except (KeyError, TypeError, ValueError) as error:
+                wrong.append(f"{entry.name}: annotation {annotation.get('id')}: {error}")
+                continue
+            if rle is not None:
+                marks.append(Mark(name, rle, crowd=bool(annotation.get("iscrowd", 0))))
+        extra = sorted(set(entry.item) - _KEPT_IMAGE)
+        if extra:
+            tally.add("photo entries with fields that are not kept", ", ".join(extra))
+        relative = entry.path.relative_to(entry.source.folder) if entry.source.folder in entry.path.parents else None
+        photos.append(
+            Photo(
+                path=entry.path,
+                name=relative.as_posix() if relative else entry.path.name,
+                place="" if len(sources) == 1 else entry.source.path.stem,
+                split=entry.source.split,
+                size=size,
+                sha256=digest,
+                marks=tuple(marks),
+            )
+        )
+    crowd = sum(mark.crowd for photo in photos for mark in photo.marks)
+    if crowd:
+        tally.add("crowd objects, kept as crowds (not learned, not scored)", "", crowd)
+    empty = [photo.name for photo in photos if not photo.marks]
+    for name in empty:
+        tally.add("photos without objects, kept", name)
+    if unread:
+        problems.append(
+            Problem(f"{plural(len(unread), 'picture file')} cannot be read", tuple(unread), "replace these files")
+        )
+    if turned:
+        problems.append(
+            Problem(
+                f"{plural(len(turned), 'photo')} {'was' if len(turned) == 1 else 'were'} marked as the camera stored"
+                " it, not as it is shown: the photo has an EXIF orientation",
+                tuple(turned),
+                "mark the photos again as they are shown, or save them upright and export again",
+            )
+        )
+    if sized:
+        problems.append(
+            Problem(
+                f"{plural(len(sized), 'photo')} {'has' if len(sized) == 1 else 'have'} another size than the COCO file"
+                " says",
+                tuple(sized),
+                "use the photos that were marked, at their full size",
+            )
+        )
+    if wrong:
+        problems.append(
+            Problem("the COCO file has objects that cannot be read", tuple(wrong), "mend or remove these annotations")
+        )
+    return photos
+
+
+def _stated_size(item: Mapping[str, Any]) -> Size | None:
+    try:
+        size = (int(item["height"]), int(item["width"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return size if min(size) > 0 else None
+
+
+def _object(annotation: Mapping[str, Any], size: Size, name: str, tally: Tally) -> bytes | None:
+    """Turn one annotation into an RLE; `None` if it marks no pixel.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it breaks COCO's form; the message says how.
+    """
+    given = annotation.get("segmentation")
+    if not given:
+        raise ValueError("it has no mask (a box is not enough)" if annotation.get("bbox") else "it has no segmentation")
+    if isinstance(given, list):
+        given = _polygons(given, size, name, tally)
+        if not given:
+            tally.add("objects without a pixel, left out", name)
+            return None
+        tally.add("polygons turned into run lengths")
+    elif isinstance(given.get("counts"), list):
+        tally.add("uncompressed run lengths, compressed", name)
+    rle = rle_of(given, size)
+    area = pixels.area(rle, size)
+    if not area:
+        tally.add("objects without a pixel, left out", name)
+        return None
+    _compare(annotation, rle, area, size, name, tally)
+    extra = sorted(set(annotation) - _KEPT_ANNOTATION)
+    if extra:
+        tally.add("objects with fields that are not kept", ", ".join(extra))
+    return rle
+
+
+def _polygons(given: list[Any], size: Size, name: str, tally: Tally) -> list[list[float]]:
+    """Return the polygons that enclose something, as numbers within reach of the photo."""
+    if all(isinstance(value, int | float) for value in given):
+        tally.add("polygons without the outer brackets", name)
+        given = [given]
+    kept = []
+    for polygon in given:
+        points = np.asarray(polygon, dtype=np.float64)
+        if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
+            raise ValueError("a polygon is not a list of finite numbers x1, y1, x2, y2, ...")
+        if len(points) < 6:
+            tally.add("polygons of fewer than three points, left out", name)
+            continue
+        xs, ys = points[0::2], points[1::2]
+        beyond = float(max(-xs.min(), -ys.min(), xs.max() - size[1], ys.max() - size[0]))
+        if beyond > 10 * max(size):  # COCO's rasteriser walks along every edge, however long
+            raise ValueError("a polygon reaches far outside of the photo")
+        if beyond > 1:
+            tally.add("polygons that reach out of the photo, cut at its edge", name)
+        kept.append(points.tolist())
+    return kept
+
+
+def _compare(annotation: Mapping[str, Any], rle: bytes, area: int, size: Size, name: str, tally: Tally) -> None:
+    """Count areas and boxes that do not fit the mask; a polygon's own area differs a little from its pixels."""
+    stated = annotation.get("area")
+    if not isinstance(stated, int | float) or abs(stated - area) > max(0.05 * area, 10):
+        tally.add("wrong or missing 'area', computed from the mask", name)
+    box = annotation.get("bbox")
+    x1, y1, x2, y2 = pixels.box(rle, size)
+    found = (x1, y1, x2 - x1, y2 - y1)
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)) or any(
+        abs(a - b) > 2 for a, b in zip(box, found, strict=True)
+    ):
+        tally.add("wrong or missing 'bbox', computed from the mask", name)

@@ -1,0 +1,425 @@
+"""What the values of mask images mean: one object (binary), or one object per value (ids).
+
+Nobody can tell from one picture: a picture of 0 and 1 is a binary mask, and also the id image of a photo with one
+object. So every mask image is looked at once, and the decision is taken over all of them together. Where the values do
+not say it, the answer is a question to the user, not a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from maskwright import pixels
+from maskwright.errors import Problem, UserError
+from maskwright.files import UnreadableImage, read_raw
+from maskwright.formats.runs import objects_of_ids
+from maskwright.pixels import Size
+
+Coding = Literal["binary", "ids"]
+
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
+MOST_IDS = 10_000
+"""An image with more values than this is no id image, whatever the user says."""
+
+_GREY_TOLERANCE = 24  # channels of a grey picture differ by no more after JPEG
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one mask image holds.
+
+    Attributes:
+        size: Upright `(height, width)`.
+        kind: Where the values come from: `grey`, `palette`, `one colour` (on black), `transparency` or `colour`.
+        lossy: Stored with loss, so that single values mean nothing.
+        shown: The smallest few values that are not 0.
+        distinct: How many different values are not 0.
+        top: The largest value.
+        span: What the values could reach: 1, 255, 65535 or more.
+        soft: Pixels clearly between 0 and `span`.
+        full: Pixels near `span`.
+        flat: Soft pixels whose neighbours have the very same value: areas, not edges.
+        deep: Soft pixels far from any other: areas, not edges.
+        changed: Pixels that thresholding changes.
+        colour: The colour, where the kind is `one colour`.
+        cut: The least value that is object, if the image is binary by itself.
+        rle: The mask at that cut.
+    """
+
+    size: Size
+    kind: str
+    lossy: bool
+    shown: tuple[int, ...]
+    distinct: int
+    top: int
+    span: int
+    soft: int
+    full: int
+    flat: int
+    deep: int
+    changed: int
+    colour: tuple[int, ...] | None
+    cut: int
+    rle: bytes
+
+    @property
+    def reads_as_binary(self) -> bool:
+        """Tell whether the image by itself can be one mask, exact or with soft edges and noise."""
+        if self.kind == "colour":
+            return False
+        if self.top <= 1:
+            return True
+        if 2 * self.top <= self.span:
+            return False
+        if self.distinct == 1:
+            return True
+        pixel_count = self.size[0] * self.size[1]
+        thin = self.flat <= max(8, self.soft // 4) and self.deep <= max(8, self.soft // 10)
+        return thin and self.soft <= pixel_count // 2 and self.soft <= 20 * self.full
+
+    @property
+    def is_noise(self) -> bool:
+        """Tell whether the values are so near 0 that among masks up to 255 they can be compression noise."""
+        return self.kind != "colour" and 8 * self.top <= self.span
+
+    @property
+    def reads_as_ids(self) -> bool:
+        """Tell whether the values, by themselves, can number objects from 1 (some may be hidden)."""
+        return self.kind != "colour" and not self.lossy and 2 * self.distinct >= self.top
+
+    @property
+    def numbers_from_one(self) -> bool:
+        """Tell whether the values are exactly 1, 2, ... n."""
+        return self.reads_as_ids and self.distinct == self.top
+
+    def __str__(self) -> str:
+        if self.kind == "colour":
+            return f"{self.distinct:,} colours"
+        if not self.distinct:
+            return "value 0 only"
+        if self.distinct <= 4:
+            return f"value{'s' if self.distinct > 1 else ''} {', '.join(str(v) for v in self.shown)} beside 0"
+        return f"{self.distinct:,} values from {self.shown[0]} to {self.top}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the values of all mask images together mean, why, and from which value on a binary mask is object."""
+
+    coding: Coding
+    why: str
+    least_top: int | None = None
+    noise: bool = False
+
+    def cut(self, values: Values) -> int:
+        """Return the least value that is object in a binary mask image."""
+        if self.least_top is not None:
+            return self.least_top
+        if self.noise and values.top <= 1 and values.lossy:
+            return 128
+        return values.cut
+
+    def is_read(self, values: Values) -> bool:
+        """Tell whether the first look already made this image's mask."""
+        if self.coding == "ids":
+            return values.top <= 1
+        return self.cut(values) == values.cut
+
+
+def look(path: Path) -> Values:
+    """Read a mask image and say what it holds.
+
+    Raises:
+        UnreadableImage: If it cannot be read or holds what no mask holds (fractions, negative numbers).
+    """
+    plane, kind, colour = _plane(path)
+    size = (int(plane.shape[0]), int(plane.shape[1]))
+    lossy = path.suffix.lower() in LOSSY_SUFFIXES
+    found, counts = _histogram(plane)
+    top = int(found[-1]) if len(found) else 0
+    if kind == "colour":
+        shown = tuple(int(v) for v in found[:4])
+        peak = _strongest(plane)
+        return Values(
+            size, kind, lossy, shown, len(found), top, 255, 0, 0, 0, 0, 0, None, 128, pixels.encode(peak > 127)
+        )
+    span = next((s for s in (1, 255, 65535) if top <= s), top)
+    cut = span // 2 + 1
+    soft = int(counts[(found * 8 > span) & (found * 8 < span * 7)].sum())
+    full = int(counts[found * 8 >= span * 7].sum())
+    changed = int(counts[found != span].sum())
+    flat = deep = 0
+    if soft and 2 * top > span:
+        flat, deep = _areas(plane, span)
+    mask = plane != 0 if cut == 1 else plane >= cut
+    return Values(
+        size=size,
+        kind=kind,
+        lossy=lossy,
+        shown=tuple(int(v) for v in found[:4]),
+        distinct=len(found),
+        top=top,
+        span=span,
+        soft=soft,
+        full=full,
+        flat=flat,
+        deep=deep,
+        changed=changed,
+        colour=colour,
+        cut=cut,
+        rle=pixels.encode(mask),
+    )
+
+
+def decide(seen: Sequence[tuple[str, Values]], coding: Coding | None) -> Decision:
+    """Decide what the values of all mask images together mean.
+
+    Args:
+        seen: Name (for messages) and values of every mask image.
+        coding: What the user said, if anything.
+
+    Raises:
+        UserError: If it cannot be known, naming the images that leave it open; or if what the user said cannot be.
+    """
+    filled = [(name, values) for name, values in seen if values.top > 0]
+    if coding == "binary":
+        return _binary_as_said([values for _, values in filled])
+    if coding == "ids":
+        return _ids_as_said(filled)
+    if not filled:
+        return Decision("binary", "every mask is black")
+    colours = {values.colour for _, values in filled if values.colour is not None}
+    if all(values.top <= 1 for _, values in filled):
+        if len(colours) > 1:
+            raise _unknown(filled, "each in its own colour")
+        return Decision("binary", "0 and one other value")
+    strong = [values for _, values in filled if values.top > 1 and values.reads_as_binary]
+    if strong:
+        soft = any(values.changed for values in strong)
+        fits = [v.reads_as_binary or (v.is_noise and (soft or v.lossy)) for _, v in filled]
+        if all(fits) and len(colours) <= 1:
+            ends = sorted({values.top for values in strong})
+            why = f"0 and {ends[0]}" if len(ends) == 1 and not soft else f"0 to {ends[-1]}, nearly all at the two ends"
+            if any(v.top <= 1 and not v.lossy for _, v in filled):
+                why += "; in some 0 and 1"
+            return Decision("binary", why, noise=soft)
+        odd = [item for item, fit in zip(filled, fits, strict=True) if not fit]
+        raise _unknown(odd or filled, "unlike the other masks" if odd else "")
+    numbered = sum(values.numbers_from_one for _, values in filled)
+    if all(values.reads_as_ids for _, values in filled) and 5 * numbered >= 4 * len(filled):
+        most = max(values.distinct for _, values in filled)
+        return Decision("ids", f"1, 2, ... up to {most:,}, without gaps in {numbered:,} of {len(filled):,} masks")
+    odd = [(name, values) for name, values in filled if not values.numbers_from_one]
+    raise _unknown(odd or filled)
+
+
+def masks_of(path: Path, values: Values, decision: Decision, size: Size) -> list[bytes]:
+    """Return the objects of a mask image as RLEs at the photo's size; those without a pixel are left out.
+
+    Args:
+        path: The mask image.
+        values: What `look` found in it.
+        decision: What the values mean.
+        size: Upright `(height, width)` of the photo; a mask of another size is scaled, nearest neighbour.
+    """
+    if values.top == 0:
+        return []
+    if decision.is_read(values) and size == values.size:
+        return [values.rle] if pixels.area(values.rle, size) else []
+    plane, kind, _ = _plane(path)
+    if decision.coding == "binary":
+        if kind == "colour":
+            plane = _strongest(plane)
+        plane = (plane >= decision.cut(values)).astype(np.uint8)
+    if size != values.size:
+        rows = (np.arange(size[0]) * 2 + 1) * plane.shape[0] // (2 * size[0])
+        columns = (np.arange(size[1]) * 2 + 1) * plane.shape[1] // (2 * size[1])
+        plane = plane[rows[:, None], columns[None, :]]
+    return [rle for _, rle in objects_of_ids(plane)]
+
+
+def _binary_as_said(filled: Sequence[Values]) -> Decision:
+    reach = max((values.top for values in filled if values.kind != "colour"), default=255)
+    if reach > 1 and all(2 * values.top <= values.span for values in filled):
+        return Decision("binary", f"as you said; half of the largest value found, {reach}", least_top=reach // 2 + 1)
+    return Decision("binary", "as you said", noise=reach > 1)
+
+
+def _ids_as_said(filled: Sequence[tuple[str, Values]]) -> Decision:
+    lossy = [f"{name}: {values}" for name, values in filled if values.lossy and values.distinct > 1]
+    many = [f"{name}: {values}" for name, values in filled if values.distinct > MOST_IDS and not values.lossy]
+    problems = []
+    if lossy:
+        problems.append(
+            Problem(
+                "id images cannot be JPEG: it changes the values",
+                tuple(lossy),
+                "export them as PNG, or if each marks one object: --coding binary",
+            )
+        )
+    if many:
+        problems.append(
+            Problem(
+                f"id images have more than {MOST_IDS:,} values", tuple(many), "check that these files are mask images"
+            )
+        )
+    if problems:
+        raise UserError(problems)
+    return Decision("ids", "as you said")
+
+
+def _unknown(odd: Sequence[tuple[str, Values]], how: str = "") -> UserError:
+    count = len(odd)
+    files = "1 mask image has" if count == 1 else f"{count:,} mask images have"
+    return UserError(
+        f"{files} values whose meaning cannot be known{f', {how}' if how else ''}",
+        [f"{name}: {values}" for name, values in odd],
+        "say what they mean: --coding binary (bright is the object, all else is not) or --coding ids (each value is an"
+        " object); remove files that are no masks",
+    )
+
+
+def _histogram(plane: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the values that are not 0, ascending, and how many pixels have each."""
+    if not plane.size:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    top = int(plane.max())
+    filled = int(np.count_nonzero(plane))
+    at_top = int(np.count_nonzero(plane == top)) if filled else 0
+    if at_top == filled:  # two values: by far the most usual mask, and cheap to see
+        one = np.array([top] if filled else [], dtype=np.int64)
+        return one, np.array([filled] if filled else [], dtype=np.int64)
+    if plane.dtype.itemsize <= 2:
+        counts = np.bincount(plane.ravel())
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(plane, return_counts=True)
+    inside = found != 0
+    return found[inside].astype(np.int64), counts[inside].astype(np.int64)
+
+
+def _areas(plane: NDArray[Any], span: int) -> tuple[int, int]:
+    """Count soft pixels in areas: equal to all neighbours; or soft all around, in a window that grows with the side."""
+    soft = (plane > span // 8) & (plane < span - span // 8)
+    core = plane[1:-1, 1:-1]
+    flat = soft[1:-1, 1:-1].copy()
+    for dy, dx in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
+        flat &= plane[dy : dy + core.shape[0], dx : dx + core.shape[1]] == core
+    window = max(7, max(plane.shape) // 100)
+    deep = soft
+    for _ in range(2):  # rows, then columns
+        done = 1
+        while done < window:
+            step = min(done, window - done)
+            if len(deep) <= step:
+                return int(flat.sum()), 0
+            deep = deep[:-step] & deep[step:]
+            done += step
+        deep = deep.T
+    return int(flat.sum()), int(deep.sum())
+
+
+def _strongest(colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the strongest channel of packed colours."""
+    strongest: NDArray[Any] = np.maximum(np.maximum(colours >> 16, (colours >> 8) & 255), colours & 255)
+    return strongest.astype(np.uint8)
+
+
+def _plane(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
+    """Read a mask image as one plane of whole numbers, and say where they come from.
+
+    Returns:
+        `(H, W)` uint8, uint16 or int64; the kind (see `Values`); the colour of a `one colour` mask. The plane of
+        `colour` is packed, red * 65536 + green * 256 + blue.
+    """
+    array, image = read_raw(path)
+    mode = image.mode
+    if mode == "1":
+        return array.view(np.uint8), "grey", None
+    if mode == "L":
+        return array, "grey", None
+    if mode.startswith("I") or mode == "F":
+        return _numbers(array), "grey", None
+    if mode == "P":
+        return _palette(array, image)
+    if mode in {"LA", "La", "PA", "RGBA", "RGBa"}:
+        return _transparent(np.asarray(image.convert("RGBA")))
+    return _colours(array if mode == "RGB" else np.asarray(image.convert("RGB")))
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UnreadableImage("holds values that are not numbers")
+        if (array == np.rint(array)).all():
+            array = array.astype(np.int64)
+        elif array.min() >= 0 and array.max() <= 1:
+            array = np.rint(array * 255).astype(np.uint8)
+        else:
+            raise UnreadableImage("holds fractions outside 0..1, which no mask has")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise UnreadableImage("holds negative values, which no mask has")
+    return array
+
+
+def _colours(array: NDArray[np.uint8]) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
+    red, green, blue = array[:, :, 0], array[:, :, 1], array[:, :, 2]
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return np.ascontiguousarray(red), "grey", None
+    packed = (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
+    ink = int(packed.max())
+    if np.count_nonzero(packed) == np.count_nonzero(packed == ink):
+        return (packed != 0).view(np.uint8), "one colour", (ink >> 16, (ink >> 8) & 255, ink & 255)
+    if int((array.max(axis=2) - array.min(axis=2)).max()) <= _GREY_TOLERANCE:
+        return np.asarray(PillowImage.fromarray(array).convert("L")), "grey", None
+    return packed, "colour", None
+
+
+def _transparent(array: NDArray[np.uint8]) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
+    alpha = array[:, :, 3]
+    if alpha.min() == alpha.max():
+        return _colours(array[:, :, :3])
+    seen = (array[:, :, :3].astype(np.uint16) * alpha[:, :, None] // 255).astype(np.uint8)
+    plane, kind, colour = _colours(seen)
+    cut_out = (kind == "colour" and len(np.unique(plane)) > 256) or (kind == "grey" and not _reads(plane))
+    if not plane.any() or cut_out:  # the object itself on a transparent ground: its outline is the mask
+        return np.ascontiguousarray(alpha), "transparency", None
+    return plane, kind, colour
+
+
+def _palette(array: NDArray[np.uint8], image: PillowImage.Image) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
+    used = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
+    table = np.zeros((256, 3), dtype=np.uint8)
+    given = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    table[: len(given)] = given
+    colours = table[used]
+    is_grey = bool((colours == colours[:, :1]).all())
+    inked: NDArray[np.bool_] = np.asarray(colours.any(axis=1))
+    if len(used) and used[-1] < len(given):
+        grey = table[:, 0][array]
+        if is_grey and inked.any() and (set(colours[:, 0].tolist()) <= {0, 255} or (len(used) > 2 and _reads(grey))):
+            return grey, "grey", None
+        if len(used) == 2 and int(inked.sum()) == 1 and not is_grey:
+            colour = tuple(int(v) for v in colours[inked][0])
+            return inked[np.searchsorted(used, array)].view(np.uint8), "one colour", colour
+    return array, "palette", None
+
+
+def _reads(grey: NDArray[np.uint8]) -> bool:
+    """Tell whether a grey plane is a mask by itself: bright and dark, with little between."""
+    top = int(grey.max()) if grey.size else 0
+    if top <= 127:
+        return top <= 1
+    soft = int(np.count_nonzero((grey > 31) & (grey < 224)))
+    flat, deep = _areas(grey, 255) if soft else (0, 0)
+    return flat <= max(8, soft // 4) and deep <= max(8, soft // 10) and 2 * soft <= grey.size

@@ -1,0 +1,125 @@
+"""Work on run lengths without a dense mask: the connected parts of an RLE, the objects of an id image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hotcoco import mask as codec
+from numpy.typing import NDArray
+
+from maskwright import pixels
+from maskwright.pixels import Size
+
+Runs = NDArray[np.int64]
+
+
+def from_edges(edges: Runs, size: Size) -> bytes:
+    """Compress the runs of one object.
+
+    Args:
+        edges: `(2N,)` start and end of each run, ascending, as positions in column order.
+        size: `(height, width)`.
+    """
+    total = size[0] * size[1]
+    bounds = np.concatenate([[0], edges, [total]])
+    counts = np.diff(bounds)
+    if counts[-1] == 0:
+        counts = counts[:-1]  # COCO writes no empty run at the end
+    return bytes(codec.fr_py_objects({"size": list(size), "counts": counts.tolist()}, *size)["counts"])
+
+
+def objects_of_ids(values: NDArray[Any]) -> list[tuple[int, bytes]]:
+    """Return every object of an id image, in one pass however many there are.
+
+    Args:
+        values: `(H, W)` integers; 0 is background, any other value is one object.
+
+    Returns:
+        `(value, rle)`, ascending by value.
+
+    Example:
+        >>> [value for value, _ in objects_of_ids(np.array([[0, 2], [7, 2]]))]
+        [2, 7]
+    """
+    size = (int(values.shape[0]), int(values.shape[1]))
+    flat = values.ravel(order="F")
+    if not flat.size:
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends = np.concatenate([starts[1:], [flat.size]])
+    kinds = flat[starts]
+    inside = kinds != 0
+    starts, ends, kinds = starts[inside], ends[inside], kinds[inside]
+    order = np.argsort(kinds, kind="stable")
+    found, first = np.unique(kinds[order], return_index=True)
+    edges = np.stack([starts[order], ends[order]], axis=1)
+    pieces = np.split(edges, first[1:])
+    return [(int(value), from_edges(piece.ravel(), size)) for value, piece in zip(found, pieces, strict=False)]
+
+
+def _columns(rle: bytes, size: Size) -> tuple[Runs, Runs]:
+    """Return start and end of every run of object pixels, cut where a column ends."""
+    height = size[0]
+    edges = np.cumsum(pixels.runs(rle))
+    ends = edges[1::2]
+    starts = edges[0::2][: len(ends)]
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    column = starts // height
+    pieces = (ends - 1) // height - column + 1
+    if (pieces > 1).any():
+        which = np.repeat(np.arange(len(starts)), pieces)
+        step = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        top = (column[which] + step) * height
+        starts, ends = np.maximum(starts[which], top), np.minimum(ends[which], top + height)
+    return starts, ends
+
+
+def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], int]:
+    """Label runs that touch (8 neighbours); returns a label per run and how many there are."""
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
+    column, top = np.divmod(starts, height)
+    bottom = top + (ends - starts)  # exclusive, so a run of the next column that begins here touches diagonally
+    stride = height + 1
+    low = np.searchsorted(column * stride + bottom, (column + 1) * stride + top, side="left")
+    high = np.searchsorted(column * stride + top, (column + 1) * stride + bottom, side="right")
+    links = np.maximum(high - low, 0)
+    a = np.repeat(np.arange(len(starts)), links)
+    b = np.arange(len(a)) - np.repeat(np.cumsum(links) - links, links) + np.repeat(low, links)
+    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(starts), len(starts)))
+    count, labels = connected_components(graph, directed=False)
+    return np.asarray(labels, dtype=np.int32), int(count)
+
+
+def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
+    """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`."""
+    starts, ends = _columns(rle, size)
+    if not len(starts):
+        return np.zeros(0, dtype=np.int64)
+    labels, count = _label(starts, ends, size[0])
+    areas = np.zeros(count, dtype=np.int64)
+    np.add.at(areas, labels, ends - starts)
+    return -np.sort(-areas)
+
+
+def part_rles(rle: bytes, size: Size) -> list[bytes]:
+    """Split a mask into its connected parts (8 neighbours), largest first."""
+    starts, ends = _columns(rle, size)
+    if not len(starts):
+        return []
+    labels, count = _label(starts, ends, size[0])
+    if count == 1:
+        return [rle]
+    areas = np.zeros(count, dtype=np.int64)
+    np.add.at(areas, labels, ends - starts)
+    result = []
+    for label in np.argsort(-areas, kind="stable"):
+        mine = labels == label
+        edges = np.stack([starts[mine], ends[mine]], axis=1).ravel()
+        # Runs that were cut at a column's end are one run again.
+        joined = np.flatnonzero(edges[2::2] == edges[1:-1:2])
+        result.append(from_edges(np.delete(edges, np.concatenate([2 * joined + 1, 2 * joined + 2])), size))
+    return result

@@ -1,0 +1,400 @@
+"""The whole job: the stages in order, redoing only what is stale.
+
+Each stage has a record in `WORK/make.json`: what it was given (files, settings, our version) and what it left. A stage
+is kept while both are unchanged. What a later stage is given is the content that the former one made, not its time: if
+prepare has to run again and makes the same dataset, nothing is trained again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskwright import __version__
+from maskwright.dataset import SPLITS
+from maskwright.errors import UserError
+from maskwright.files import is_side_file, sha256, write_json
+from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
+
+STAGES = ("prepare", "train", "predict", "evaluate", "report")
+"""The stages that leave something, in order; check runs before train and leaves nothing."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a make left, and what it had to do for it.
+
+    Attributes:
+        data: The dataset, `WORK/data/`.
+        run: The trained segmenter, `WORK/run/`.
+        predictions: `WORK/predictions/` with `detections.json` and `masks/`.
+        evaluation: `WORK/evaluation.json`.
+        report: `WORK/report.html`.
+        split: The split that was scored: `test`, or `val` where there is no test split.
+        metrics: The COCO numbers by key (`segm/AP` ...); `None` where undefined.
+        done: The stages that ran, in order.
+        kept: The stages whose former result was kept, in order.
+    """
+
+    data: Path
+    run: Path
+    predictions: Path
+    evaluation: Path
+    report: Path
+    split: str
+    metrics: Mapping[str, float | None]
+    done: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def make(
+    raw: str | Path,
+    out: str | Path,
+    *,
+    masks: str | Path | None = None,
+    overwrite: bool = False,
+    say: Say | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Made:
+    """Do the whole job: prepare, check, train, predict, evaluate, report.
+
+    A stage whose input, settings and output are what they were is kept. Training that was interrupted goes on where it
+    was, if its settings and data are the same.
+
+    Args:
+        raw: Photos and masks, as for `prepare`; must exist.
+        out: The work folder: new, empty, or of a former make.
+        masks: The masks, if they are not in `raw`.
+        overwrite: Do every stage again, and accept a folder that holds other things (they are left alone).
+        say: Called with every line for the user.
+        progress: Show a progress bar while training and predicting.
+        settings: `MakeSettings`: those of `prepare` and `train`, and `score` for the mask images.
+
+    Returns:
+        Where everything is, and the metrics.
+
+    Raises:
+        UserError: If the folder holds something else, if no photo is left to score on, or as the stages say.
+    """
+    wanted = MakeSettings.parse(settings)
+    tell = say or (lambda _line: None)
+    raw, work = Path(raw), Path(out)
+    masks = None if masks is None else Path(masks)
+    _refuse_misplaced(raw, work)
+    data, run, predictions = work / "data", work / "run", work / "predictions"
+    evaluation, page = work / "evaluation.json", work / "report.html"
+    book = _Book.open(work, anew=overwrite, say=tell)
+    prepare_settings, train_settings = _said(wanted, PrepareSettings), _said(wanted, TrainSettings)
+
+    given: dict[str, Any] = {
+        "settings": prepare_settings,
+        "place of the photos and masks": [os.path.abspath(raw), masks and str(masks)],
+        "photos and masks": _listing(_sources(raw, masks, wanted.photos), leave_out=work),
+    }
+    with book.stage("prepare", given, [data]) as turn:
+        if turn.needed:
+            from maskwright.prepare import prepare
+
+            prepare(raw, masks, data, overwrite=True, say=say, **prepare_settings)
+            book.made("prepare", _content(data))
+    split = _split_to_score(data)
+
+    given = {"settings": train_settings, "dataset": book.content("prepare")}
+    with book.stage("train", given, [run / "run.json", run / "plan.json", run / "weights"]) as turn:
+        if turn.needed:
+            from maskwright.check import check
+            from maskwright.train import train
+
+            check(data, say=say)
+            # A checkpoint goes on only with the very files that it began with.
+            resume = turn.interrupted and "prepare" not in book.done and (run / "resume.safetensors").is_file()
+            if resume:
+                tell("train: it was interrupted and goes on")
+            train(data, run, overwrite=not resume, resume=resume, say=say, progress=progress, **train_settings)
+            book.made("train", _weights(run))
+
+    predict_settings = {} if wanted.score is None else {"score": wanted.score}
+    given = {"settings": predict_settings, "run": book.content("train"), "split": split}
+    with book.stage("predict", given, [predictions]) as turn:
+        if turn.needed:
+            from maskwright.predict import predict
+
+            predict(run, data, predictions, overwrite=True, say=say, progress=progress, split=split, **predict_settings)
+            book.made("predict", sha256(predictions / "detections.json"))
+
+    given = {"dataset": book.content("prepare"), "detections": book.content("predict"), "split": split}
+    with book.stage("evaluate", given, [evaluation]) as turn:
+        if turn.needed:
+            from maskwright.evaluate import evaluate
+
+            truth = data / "annotations" / f"instances_{split}.json"
+            evaluate(truth, predictions / "detections.json", evaluation, photos=data / split, overwrite=True, say=say)
+            book.made("evaluate", sha256(evaluation))
+
+    given = {"evaluation": book.content("evaluate"), "run": book.content("train")}
+    with book.stage("report", given, [page]) as turn:
+        if turn.needed:
+            from maskwright.report import report
+
+            report(evaluation, page, run=run, overwrite=True, say=say)
+            book.made("report", sha256(page))
+
+    result = json.loads(evaluation.read_bytes())
+    tell(_headline(result, split))
+    tell(f"report: {page}")
+    return Made(
+        data=data,
+        run=run,
+        predictions=predictions,
+        evaluation=evaluation,
+        report=page,
+        split=split,
+        metrics=result["metrics"],
+        done=tuple(book.done),
+        kept=tuple(stage for stage in STAGES if stage not in book.done),
+    )
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Whether a stage must run, and whether it was begun before with the same input and settings and did not end."""
+
+    needed: bool
+    interrupted: bool
+
+
+@dataclass
+class _Book:
+    """The records of the stages, in `WORK/make.json`; paths in it are relative, so that WORK can be moved.
+
+    A record is `{"given": ..., "left": digest or null, "content": digest}`; `left` is null while the stage runs, which
+    tells an interrupted one.
+    """
+
+    work: Path
+    records: dict[str, dict[str, Any]]
+    anew: bool
+    say: Say
+    done: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def open(work: Path, *, anew: bool, say: Say) -> _Book:
+        """Read the records of a former make; a folder that holds something else is refused unless `anew`."""
+        path = work / "make.json"
+        records: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            try:
+                records = dict(json.loads(path.read_bytes())["stages"])
+            except (ValueError, KeyError, TypeError):
+                say(f"{path} cannot be read; every stage is done again")
+        elif work.exists() and not work.is_dir():
+            raise UserError("the output is a file, not a folder", [str(work)], "name another output folder")
+        elif work.is_dir() and any(work.iterdir()) and not anew:
+            names = sorted(entry.name for entry in work.iterdir())
+            raise UserError(
+                "the output folder holds something that is not of a former make",
+                [f"{work}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"],
+                "name another output folder, or: --overwrite (which leaves other files alone)",
+            )
+        return _Book(work, records, anew, say)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, given: dict[str, Any], outputs: list[Path]) -> Iterator[_Turn]:
+        """Tell whether the stage must run; when the block ends well, what it left is recorded.
+
+        Args:
+            name: The stage.
+            given: What it depends on, as JSON values; the keys are words for the user.
+            outputs: What it leaves, and what must not have changed since.
+        """
+        given = json.loads(json.dumps({"Maskwright": __version__, **given}))
+        reason = self._why_stale(name, given, outputs)
+        if reason is None:
+            self.say(f"{name}: nothing has changed, kept")
+            yield _Turn(needed=False, interrupted=False)
+            return
+        self.say(f"{name}: {reason}")
+        started = time.monotonic()
+        former = self.records.get(name, {"given": None, "left": None})
+        interrupted = former["given"] == given and former["left"] is None and not self.anew
+        self.records[name] = {"given": given, "left": None, "content": None}
+        fresh = not self.work.exists()
+        self._save()
+        try:
+            yield _Turn(needed=True, interrupted=interrupted)
+        except BaseException:
+            if fresh and [entry.name for entry in self.work.iterdir()] == ["make.json"]:
+                (self.work / "make.json").unlink()  # a mistyped input shall not leave an empty work folder
+                self.work.rmdir()
+            raise
+        self.records[name]["left"] = _listing(outputs)
+        self.done.append(name)
+        self._save()
+        self.say(f"{name}: done in {_duration(time.monotonic() - started)}")
+
+    def made(self, name: str, content: str) -> None:
+        """Note the digest of what the running stage made; stages that use it are stale when it differs."""
+        self.records[name]["content"] = content
+
+    def content(self, name: str) -> str:
+        """Return the digest of what a stage made."""
+        return str(self.records[name]["content"])
+
+    def _why_stale(self, name: str, given: dict[str, Any], outputs: list[Path]) -> str | None:
+        record = self.records.get(name)
+        if self.anew:
+            return "done again, as asked"
+        if record is None:
+            return "not done yet"
+        changed = [_change(key, record["given"].get(key), value) for key, value in given.items()]
+        reasons = [text for text in changed if text]
+        if reasons:
+            return f"done again, since {' and '.join(reasons)}"
+        if record["left"] is None:
+            return "it did not come to its end"
+        if record["left"] != _listing(outputs):
+            names = ", ".join(str(path.relative_to(self.work)) for path in outputs)
+            return f"done again, since its output changed ({names})"
+        return None
+
+    def _save(self) -> None:
+        write_json(self.work / "make.json", {"maskwright": __version__, "stages": self.records})
+
+
+def _refuse_misplaced(raw: Path, work: Path) -> None:
+    """Refuse a work folder inside the input: the next make would take its own results for photos."""
+    inside = raw.is_dir() and Path(os.path.realpath(work)).is_relative_to(os.path.realpath(raw))
+    if inside:
+        raise UserError(
+            "the output folder lies inside the folder of photos and masks",
+            [f"{work} is in {raw}"],
+            "name an output folder beside it",
+        )
+
+
+def _said(wanted: Settings, model: type[Settings]) -> dict[str, Any]:
+    """Return those settings of a stage that the user gave."""
+    return {name: value for name, value in wanted.model_dump(exclude_unset=True).items() if name in model.model_fields}
+
+
+def _sources(raw: Path, masks: Path | None, photos: str | None) -> list[Path]:
+    """Return every place that prepare may read: RAW, its folder if it is a file, masks and photos kept elsewhere."""
+    sources = [raw]
+    if raw.is_file():
+        sources.append(raw.parent)
+    for other in (masks, photos):
+        if other is not None and Path(other).exists():
+            sources.append(Path(other))
+    return sources
+
+
+def _listing(paths: Iterable[Path], *, leave_out: Path | None = None) -> str:
+    """Return a digest of the names, sizes and times of all files at some places.
+
+    Times and sizes are what `make` has gone by for decades: reading every photo each time would take minutes. Hidden
+    files and those that systems leave beside photos do not count.
+    """
+    skipped = None if leave_out is None else os.path.realpath(leave_out)
+    found = []
+    for number, place in enumerate(paths):
+        for path in _files(place, skipped):
+            status = path.stat()
+            name = path.relative_to(place).as_posix()
+            found.append([number, name, status.st_size, status.st_mtime_ns])
+    return _digest(sorted(found))
+
+
+def _files(place: Path, skipped: str | None) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    for folder, folders, names in os.walk(place):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and (skipped is None or os.path.realpath(os.path.join(folder, name)) != skipped)
+        ]
+        for name in names:
+            path = Path(folder, name)
+            if not is_side_file(Path(name)) and path.exists():  # a link to nowhere is for prepare to report
+                yield path
+
+
+def _content(data: Path) -> str:
+    """Return a digest of what training sees of a dataset: objects, categories, photos; not its info or date."""
+    parts: list[Any] = []
+    for split in SPLITS:
+        path = data / "annotations" / f"instances_{split}.json"
+        if path.is_file():
+            document = json.loads(path.read_bytes())
+            parts.append([split, *(document.get(key) for key in ("categories", "images", "annotations"))])
+            parts.append(_listing([data / split]))
+    return _digest(parts)
+
+
+def _weights(run: Path) -> str:
+    """Return a digest of a run: the weights that predict uses, and what it knows of them."""
+    best = run / "weights" / "best.safetensors"  # absent where no photo could be validated on
+    used = best if best.is_file() else run / "weights" / "last.safetensors"
+    return _digest([sha256(used), sha256(run / "run.json")])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _split_to_score(data: Path) -> str:
+    """Return `test` if it has photos, else `val`."""
+    for split in ("test", "val"):
+        path = data / "annotations" / f"instances_{split}.json"
+        if path.is_file() and json.loads(path.read_bytes()).get("images"):
+            return split
+    raise UserError(
+        "there is no photo to score on: the dataset has neither a test nor a validation split",
+        [str(data)],
+        "add photos, or a test or validation folder, or give more to these splits: --val-share 0.2 --test-share 0.2",
+    )
+
+
+def _change(key: str, old: Any, new: Any) -> str | None:
+    """Say in words what changed, or `None`."""
+    if old == new:
+        return None
+    if key == "settings":
+        old, new = old or {}, new or {}
+        names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        return f"its settings changed ({', '.join(names)})"
+    if key == "Maskwright":
+        return f"it was made with Maskwright {old}"
+    return f"the {key} changed"
+
+
+def _headline(result: Mapping[str, Any], split: str) -> str:
+    """Return the headline numbers in one line."""
+    metrics = result["metrics"]
+    interval = result.get("intervals", {}).get("segm/AP")
+    spread = f" ({interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
+    photos = f"{result['counts']['photos']} {'test' if split == 'test' else 'validation'} photos"
+    return (
+        f"{photos}: segm AP {_number(metrics['segm/AP'])}{spread}, "
+        f"AP50 {_number(metrics['segm/AP50'])}; bbox AP {_number(metrics['bbox/AP'])}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -1,0 +1,333 @@
+"""Write mask images of truth or detections: the way back from a COCO file to pictures.
+
+What `prepare` reads is what the form `categories` writes: for one object per photo, prepare then masks is the identity,
+pixel for pixel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from maskwright import pixels
+from maskwright.dataset import Category, Dataset, inside
+from maskwright.errors import Problem, UserError
+from maskwright.files import atomic_folder, refuse_existing, write_json
+from maskwright.settings import MasksSettings
+
+Form = Literal["categories", "instances", "ids"]
+
+MOST_IDS = 65_535
+"""So many objects of one photo have a value of their own in a 16-bit image."""
+
+
+@dataclass(frozen=True)
+class MasksWritten:
+    """What `write_mask_images` wrote, and what it could not.
+
+    Attributes:
+        images: Mask images written.
+        objects: Objects drawn.
+        bare_photos: Photos that have no mask image, because they have no object (not in a form that writes black ones).
+        shared_pixels: Pixels that belong to several objects; in the form `ids` only one of them can have each.
+        hidden_objects: Objects of which no pixel is left in the form `ids`.
+        crowds: Crowd objects left out, since they are not one object (forms `instances` and `ids`).
+        without_mask: Objects left out because the file gives only their box.
+    """
+
+    images: int
+    objects: int
+    bare_photos: int = 0
+    shared_pixels: int = 0
+    hidden_objects: int = 0
+    crowds: int = 0
+    without_mask: int = 0
+
+
+def masks(
+    coco_file: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> MasksWritten:
+    """Write the mask images of a COCO file, truth or detections.
+
+    See `write_mask_images` for the names, the forms, and what happens where objects overlap.
+
+    Args:
+        coco_file: The COCO file; its photos are not needed.
+        out: The folder to write; it appears whole or not at all.
+        overwrite: Replace `out` if it exists.
+        say: Called with lines about what was done.
+        **settings: See `MasksSettings`.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: If the file cannot be read, names a photo outside its folder, or cannot be drawn in this form.
+    """
+    chosen = MasksSettings.parse(settings)
+    coco_file, out = Path(coco_file), Path(out)
+    tell = say or (lambda _text: None)
+    if coco_file.is_dir():
+        raise UserError(
+            "a COCO file is needed, and this is a folder",
+            [str(coco_file)],
+            "name the file, for example DATA/annotations/instances_val.json or OUT/detections.json",
+        )
+    refuse_existing(out, overwrite=overwrite)
+    dataset = Dataset.read(coco_file)
+    if chosen.score is not None:
+        if len(dataset) and np.isnan(dataset.scores).all():
+            raise UserError(
+                "a least score was given, and the file has no scores: it is truth, not detections",
+                [str(coco_file)],
+                "leave --score away",
+            )
+        dataset = dataset.select(np.isnan(dataset.scores) | (dataset.scores >= chosen.score))
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        written = write_mask_images(dataset, folder, chosen.form)
+    for line in told(written, chosen.form):
+        tell(line)
+    tell(f"wrote {out}")
+    return written
+
+
+def told(written: MasksWritten, form: Form) -> list[str]:
+    """Return what to tell the user about mask images: how many, by what rule, and everything left out."""
+    images = "mask image" if written.images == 1 else "mask images"
+    objects = "object" if written.objects == 1 else "objects"
+    lines = [f"{written.images:,} {images} of {written.objects:,} {objects}, form {form}: {_POLICY[form]}"]
+    for count, one, many, rest in (
+        (written.shared_pixels, "pixel belongs", "pixels belong", "to several objects"),
+        (written.hidden_objects, "object is", "objects are", "wholly hidden by others; --form instances shows all"),
+        (written.bare_photos, "photo has", "photos have", "no object and so no mask image"),
+        (written.crowds, "crowd", "crowds", "left out, being many objects in one; --form categories draws all"),
+        (written.without_mask, "object", "objects", "left out: the file gives the box, not the mask"),
+    ):
+        if count:
+            lines.append(f"{count:,} {one if count == 1 else many} {rest}")
+    return lines
+
+
+_POLICY: dict[Form, str] = {
+    "categories": "one 0/255 image per photo and category, the union of its objects",
+    "instances": "one 0/255 image per object, whole where others overlap it",
+    "ids": "one 16-bit image per photo; on top is the object with the highest score, in truth the smallest one",
+}
+
+
+def write_mask_images(
+    dataset: Dataset, folder: Path, form: Form = "categories", categories: Sequence[Category] | None = None
+) -> MasksWritten:
+    """Write mask images whose names follow the photos'; each has its photo's upright size.
+
+    The forms, and what each does with a pixel of several objects:
+
+    - `categories`: 8-bit, 0 and 255, one image per photo and category: the union of its objects, so that no pixel is
+      lost. With a single category it is `<photo stem>.png`, and a photo without objects gets an all-black one; with
+      several it is `<photo stem>_<category>.png`, for the categories that the photo has. Crowds are drawn.
+    - `instances`: 8-bit, 0 and 255, one image per object, `<photo stem>_<category>_<n>.png`, n from 1 within the photo
+      and category. Overlapping objects are each whole.
+    - `ids`: 16-bit, one image per photo, `<photo stem>.png`: value n is the photo's n-th object, 0 is background. A
+      pixel of several objects goes to the highest score, and among equals (truth has no scores) to the smallest object.
+      `ids.json` says what each value is: `{file: {value: {"category", "score", "annotation"}}}`.
+
+    Subfolders in the photos' names are kept. Where two images would get one name (`a.jpg` beside `a.png`), these photos
+    keep their whole file name: `a.jpg.png`, `a.png.png`. In category names, characters that file systems refuse are
+    written as `%XX` (undone by `urllib.parse.unquote`).
+
+    Args:
+        dataset: Truth or detections.
+        folder: Where to write; made if need be. Files of the same names are replaced.
+        form: See above.
+        categories: Draw only these; all of the dataset's if not given.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: Before anything is written: a photo's name leads outside, or two images must have one name, or a
+            photo has more objects than a 16-bit image can number, or no object has a mask.
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"form is {form!r}; known: {', '.join(get_args(Form))}")  # settings check what users type
+    drawn = list(dataset.categories if categories is None else categories)
+    has_mask = np.diff(dataset.rle_ends) > 0
+    wanted = np.isin(dataset.category_ids, [c.id for c in drawn])
+    crowds = wanted & dataset.crowd if form != "categories" else np.zeros(len(dataset), dtype=np.bool_)
+    without_mask = wanted & ~has_mask & ~crowds
+    if without_mask.any() and not (wanted & has_mask).any():
+        raise UserError(
+            "no object of the file has a mask; boxes alone cannot be drawn",
+            [f"boxes without a mask: {int(without_mask.sum()):,}"],
+            "write the file with its segmentations",
+        )
+    kept = dataset.select(wanted & has_mask & ~crowds)
+    plan = _plan(kept, drawn, form)
+    key: dict[str, dict[str, Any]] = {}
+    shared = hidden = 0
+    for name, image_index, objects in plan:
+        size = kept.images[image_index].size
+        path = inside(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if form == "ids":
+            values, counts = _id_image(kept, objects, size)
+            shared += counts[0]
+            hidden += counts[1]
+            PillowImage.fromarray(values).save(path)
+            key[name] = {str(n + 1): _entry(kept, k) for n, k in enumerate(objects.tolist())}
+            continue
+        mask, several = _union(kept, objects, size)
+        shared += several
+        PillowImage.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(path)
+    if form == "ids":
+        write_json(folder / "ids.json", key)
+    seen = {image_index for _, image_index, _ in plan}
+    return MasksWritten(
+        images=len(plan),
+        objects=len(kept),
+        bare_photos=len(kept.images) - len(seen),
+        shared_pixels=shared,
+        hidden_objects=hidden,
+        crowds=int(crowds.sum()),
+        without_mask=int(without_mask.sum()),
+    )
+
+
+Planned = tuple[str, int, NDArray[np.int64]]
+"""A mask image: its name relative to the folder, its photo's position, the objects in it."""
+
+
+def _plan(dataset: Dataset, drawn: Sequence[Category], form: Form) -> list[Planned]:
+    """Name every mask image, or refuse, before the first is written."""
+    problems: list[Problem] = []
+    outside: list[str] = []
+    for image in dataset.images:
+        try:
+            inside(Path(), image.file_name)
+        except UserError as error:
+            outside += error.problems[0].where
+    if outside:
+        fix = "make the names relative to the photo folder, without '..'"
+        problems.append(Problem("file names in a data file must stay inside its folder", tuple(outside), fix))
+    twice = [name for name, n in Counter(image.file_name for image in dataset.images).items() if n > 1]
+    if twice:
+        problems.append(Problem("photos are listed more than once", tuple(twice), "list each photo once"))
+    per_photo = np.diff(dataset.first)
+    if form == "ids" and (per_photo > MOST_IDS).any():
+        where = [
+            f"{dataset.images[i].file_name}: {per_photo[i]:,} objects" for i in np.flatnonzero(per_photo > MOST_IDS)
+        ]
+        what = f"a 16-bit id image can number {MOST_IDS:,} objects, and photos have more"
+        problems.append(Problem(what, tuple(where), "use: --form instances"))
+    if problems:
+        raise UserError(problems)
+    first = dataset.first
+    suffixes = {
+        i: list(_images_of(dataset, np.arange(first[i], first[i + 1]), drawn, form)) for i in range(len(dataset.images))
+    }
+    stems = [str(PurePosixPath(image.file_name).with_suffix("")) for image in dataset.images]
+    by_name: dict[str, set[int]] = defaultdict(set)
+    for i, items in suffixes.items():
+        for suffix, _ in items:
+            by_name[stems[i] + suffix].add(i)
+    for sharing in by_name.values():
+        if len(sharing) > 1:
+            for i in sharing:
+                stems[i] = dataset.images[i].file_name
+    plan = [(f"{stems[i]}{suffix}.png", i, objects) for i, items in suffixes.items() for suffix, objects in items]
+    again = [name for name, n in Counter(name for name, _, _ in plan).items() if n > 1]
+    if again:
+        raise UserError("several mask images would have the same name", again, "rename these photos or categories")
+    return plan
+
+
+def _images_of(
+    dataset: Dataset, objects: NDArray[np.int64], drawn: Sequence[Category], form: Form
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield, for the objects of one photo, what follows the stem in each mask image's name, and the objects in it."""
+    if form == "ids" or (form == "categories" and len(drawn) == 1):
+        yield "", objects
+        return
+    for category in drawn:
+        of_category = objects[dataset.category_ids[objects] == category.id]
+        suffix = f"_{safe_name(category.name)}"
+        if form == "instances":
+            for n, k in enumerate(of_category, start=1):
+                yield f"{suffix}_{n}", np.array([k])
+        elif len(of_category):
+            yield suffix, of_category
+
+
+def safe_name(name: str) -> str:
+    """Write a category's name so that any file system takes it; `urllib.parse.unquote` gives it back.
+
+    Example:
+        >>> safe_name("nut/bolt 50%")
+        'nut%2Fbolt 50%25'
+    """
+    return re.sub(r'[%/\\:*?"<>|\x00-\x1f\x7f]', lambda found: f"%{ord(found[0]):02X}", name)
+
+
+def _union(dataset: Dataset, objects: NDArray[np.int64], size: pixels.Size) -> tuple[NDArray[np.bool_], int]:
+    """Return the union of objects of one photo, `(H, W)` bool, and how many pixels belong to several of them."""
+    if not len(objects):
+        return np.zeros(size, dtype=np.bool_), 0
+    if len(objects) == 1:
+        return dataset.mask(int(objects[0])), 0
+    count = np.zeros(size, dtype=np.uint16)
+    for rle, window in _windows(dataset, objects, size):
+        x1, y1, x2, y2 = window
+        count[y1:y2, x1:x2] += pixels.crop(rle, size, window)
+    return count > 0, int((count > 1).sum())
+
+
+def _id_image(
+    dataset: Dataset, objects: NDArray[np.int64], size: pixels.Size
+) -> tuple[NDArray[np.uint16], tuple[int, int]]:
+    """Draw the n-th object as value n; also count the pixels of several objects, and the objects wholly hidden."""
+    values = np.zeros(size, dtype=np.uint16)
+    count = np.zeros(size, dtype=np.uint16)
+    windows = list(_windows(dataset, objects, size))
+    areas = np.array([pixels.area(rle, size) for rle, _ in windows])
+    scores = np.nan_to_num(dataset.scores[objects], nan=-1.0)
+    for n in np.lexsort((-areas, scores)).tolist():  # what is painted last is on top
+        rle, window = windows[n]
+        x1, y1, x2, y2 = window
+        mask = pixels.crop(rle, size, window)
+        values[y1:y2, x1:x2][mask] = n + 1
+        count[y1:y2, x1:x2] += mask
+    visible = np.bincount(values.ravel(), minlength=len(objects) + 1)[1:]
+    return values, (int((count > 1).sum()), int(((visible == 0) & (areas > 0)).sum()))
+
+
+def _windows(
+    dataset: Dataset, objects: NDArray[np.int64], size: pixels.Size
+) -> Iterator[tuple[bytes, tuple[int, int, int, int]]]:
+    """Yield each object's RLE and its tight box, taken from the mask: a file's own `bbox` may be wrong."""
+    for k in objects.tolist():
+        rle = dataset.rle(k)
+        x1, y1, x2, y2 = (int(v) for v in pixels.box(rle, size))
+        yield rle, (x1, y1, x2, y2)
+
+
+def _entry(dataset: Dataset, k: int) -> dict[str, Any]:
+    names = {c.id: c.name for c in dataset.categories}
+    score = float(dataset.scores[k])
+    return {
+        "category": names[int(dataset.category_ids[k])],
+        "score": None if np.isnan(score) else score,
+        "annotation": int(dataset.ids[k]),
+    }

@@ -1,0 +1,396 @@
+"""Mask R-CNN (He et al. 2017) from torchvision's parts, with heads sized for a CPU.
+
+What differs from torchvision's own assembly, and why:
+
+- The box head is refined in stages (Cai and Vasconcelos 2018, Cascade R-CNN): each stage starts from the boxes of the
+one   before. Long thin objects at an angle fill little of their box, so their boxes need the second look.
+- Boxes and masks are regressed without regard to the category: with tens of photos, what is learned from one kind of
+  object must serve all.
+- The mask is predicted in a window larger than the box, so that a box that is a little too small does not cut the mask.
+- Targets of the mask head are cropped from one map per photo at the network's resolution, never per object at full
+size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import (
+    FeaturePyramidNetwork,
+    batched_nms,
+    box_iou,
+    clip_boxes_to_image,
+    generalized_box_iou_loss,
+    roi_align,
+)
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from maskwright.models.backbones import Backbone, BackboneSpec
+from maskwright.models.rois import pool_rois
+from maskwright.models.weights import load_imagenet
+
+Target = dict[str, Tensor]
+"""`boxes` `(N, 4)` float `x1 y1 x2 y2`; `labels` `(N,)` int64, 1..C; `masks` `(N, H, W)` uint8 0/1."""
+
+Detection = dict[str, Tensor]
+"""`boxes` `(N, 4)`; `labels` `(N,)`; `scores` `(N,)` 0..1; `masks` `(N, S, S)` probabilities over `windows` `(N,
+4)`."""
+
+
+@dataclass(frozen=True)
+class MaskRCNNSpec:
+    """The sizes of a Mask R-CNN.
+
+    Args:
+        categories: How many kinds of object there are, background not counted.
+        channels: Width of the feature pyramid.
+        anchor_sizes: Side of the anchors in pixels of the input, one tuple per pyramid level (strides 8, 16, 32, 64).
+        aspect_ratios: Height / width of the anchors.
+        box_channels: Width of the box head.
+        stages: How many times boxes are refined.
+        mask_channels: Width of the mask head.
+        mask_layers: Its 3x3 convolutions.
+        fine_channels: Width of the finest map, which only the mask head reads.
+        rois_per_photo: Boxes per photo that the box head learns from in each step.
+        mask_rois_per_photo: Boxes per photo that the mask head learns from in each step, at most.
+        detections_per_photo: At most so many objects are returned.
+    """
+
+    categories: int
+    channels: int = 96
+    anchor_sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,))
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    box_channels: int = 384
+    stages: int = 2
+    mask_channels: int = 96
+    mask_layers: int = 3
+    fine_channels: int = 32
+    rois_per_photo: int = 64
+    mask_rois_per_photo: int = 16
+    detections_per_photo: int = 100
+
+
+POSITIVE_IOU = (0.5, 0.6, 0.7)  # per refinement stage; Cascade R-CNN
+DELTA_SCALES = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+WINDOW = 1.2  # side of the mask's window over side of its box
+MASK_ROI = 14
+BOX_STRIDES = (8, 16, 32)
+MASK_STRIDES = (8, 16)
+BOX_CELLS = 7.0  # a box is read at the level where its side spans 7 to 14 cells, one or two per output cell
+MASK_CELLS = 14.0
+LOG_SIZE_LIMIT = 4.135  # log(1000 / 16), as torchvision: no box grows by more
+
+
+class BoxHead(nn.Module):
+    """Classify and refine boxes: two fully connected layers on 7x7 features."""
+
+    def __init__(self, channels: int, width: int, categories: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels * 49, width)
+        self.fc2 = nn.Linear(width, width)
+        self.score = nn.Linear(width, categories + 1)
+        self.delta = nn.Linear(width, 4)
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.normal_(self.delta.weight, std=0.001)
+        nn.init.zeros_(self.score.bias)
+        nn.init.zeros_(self.delta.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `(R, C, 7, 7)` to scores `(R, categories + 1)`, background first, and deltas `(R, 4)`."""
+        x = functional.relu(self.fc1(x.flatten(1)))
+        x = functional.relu(self.fc2(x))
+        return self.score(x), self.delta(x)
+
+
+class MaskHead(nn.Module):
+    """Predict one mask per box, 28x28, from coarse features that know the object and fine ones that know its edges.
+
+    The coarse branch sees 14x14 features through 3x3 convolutions, as in Mask R-CNN. A handle three pixels wide falls
+    between its cells, so its result, at twice the resolution, is put beside 28x28 features of the finest map.
+    """
+
+    def __init__(self, channels: int, width: int, layers: int, fine: int) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for i in range(layers):
+            parts += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=1), nn.ReLU(inplace=True)]
+        parts += [nn.ConvTranspose2d(width, fine, 2, 2), nn.ReLU(inplace=True)]
+        self.coarse = nn.Sequential(*parts)
+        self.merge = nn.Sequential(
+            nn.Conv2d(2 * fine, fine, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(fine, fine, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.logit = nn.Conv2d(fine, 1, 1)
+        for part in [*self.coarse, *self.merge]:
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, part.bias))
+        nn.init.normal_(self.logit.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, self.logit.bias))
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Map `(R, C, 14, 14)` and `(R, F, 28, 28)` to logits `(R, 28, 28)`."""
+        return cast(Tensor, self.logit(self.merge(torch.cat([self.coarse(coarse), fine], 1))))[:, 0]
+
+
+class MaskRCNN(nn.Module):
+    """A Segmenter: proposals, boxes in refinement stages, a mask per box.
+
+    Args:
+        backbone: Gives features at strides 4, 8, 16 and 32.
+        spec: The sizes of everything behind it.
+    """
+
+    def __init__(self, backbone: Backbone, spec: MaskRCNNSpec) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.spec = spec
+        c = spec.channels
+        self.pyramid = FeaturePyramidNetwork(backbone.channels[1:], c, LastLevelMaxPool())
+        # The finest map serves the mask head alone: the backbone's, and the level above upsampled, both narrowed.
+        self.fine = nn.Conv2d(backbone.channels[0], spec.fine_channels, 1)
+        self.fine_context = nn.Conv2d(c, spec.fine_channels, 1)
+        anchors = AnchorGenerator(spec.anchor_sizes, (spec.aspect_ratios,) * len(spec.anchor_sizes))
+        self.rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(c, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.6,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=128,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 400, "testing": 400},
+            post_nms_top_n={"training": 200, "testing": 200},
+            nms_thresh=0.7,
+        )
+        self.box_heads = nn.ModuleList(BoxHead(c, spec.box_channels, spec.categories) for _ in range(spec.stages))
+        self.mask_head = MaskHead(c, spec.mask_channels, spec.mask_layers, spec.fine_channels)
+
+    def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the pyramid `(N, C, H / s, W / s)` at strides 4 (for masks only), 8, 16, 32 and `pool` (64)."""
+        found = self.backbone(images)
+        finest = found.pop("4")
+        pyramid = self.pyramid(found)
+        context = functional.interpolate(self.fine_context(pyramid["8"]), scale_factor=2.0, mode="nearest")
+        pyramid["4"] = functional.relu(self.fine(finest) + context)
+        return cast("OrderedDict[str, Tensor]", pyramid)
+
+    def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the losses of a batch, and `box_accuracy` (a share, not a loss, detached).
+
+        Args:
+            images: `(N, 3, H, W)`, RGB, 0..255, any dtype; H and W multiples of 32.
+            targets: One per photo; a photo may have no object.
+
+        Returns:
+            Scalars `objectness`, `rpn_box`, `classifier`, `box`, `mask` and `box_accuracy`.
+        """
+        images = images.float()
+        features = self.features(images)
+        height, width = images.shape[-2:]
+        shapes = [(height, width)] * len(targets)
+        levels = {k: v for k, v in features.items() if k != "4"}
+        proposals, rpn = self.rpn(ImageList(images, shapes), levels, list(targets))
+        results = {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"]}
+        classifier = box = features["8"].new_zeros(())
+        correct, counted = 0, 0
+        boxes = [torch.cat([p.detach(), t["boxes"].to(p.dtype)]) for p, t in zip(proposals, targets, strict=True)]
+        mask_rois: list[Tensor] = []
+        mask_matches: list[Tensor] = []
+        for stage, head in enumerate(self.box_heads):
+            rois, labels, matches = [], [], []
+            for proposal, target in zip(boxes, targets, strict=True):
+                roi, label, match = self._assign(proposal, target, stage)
+                rois.append(roi)
+                labels.append(label)
+                matches.append(match)
+            scores, deltas = head(pool_rois(features, BOX_STRIDES, rois, 7, cells=BOX_CELLS))
+            label = torch.cat(labels)
+            flat = torch.cat(rois)
+            weight = 1.0 / len(self.box_heads)
+            classifier = classifier + weight * functional.cross_entropy(scores, label)
+            refined = decode(deltas, flat, stage)
+            positive = label > 0
+            if positive.any():
+                truth = torch.cat([t["boxes"][m] for t, m in zip(targets, matches, strict=True) if len(t["boxes"])])
+                # matches of photos without objects are dropped with their rows, which are never positive
+                has = torch.cat(
+                    [
+                        torch.full_like(m, len(t["boxes"]) > 0, dtype=torch.bool)
+                        for t, m in zip(targets, matches, strict=True)
+                    ]
+                )
+                rows = torch.zeros(len(label), 4, dtype=flat.dtype, device=flat.device)
+                rows[has] = truth.to(flat.dtype)
+                box = (
+                    box
+                    + weight
+                    * generalized_box_iou_loss(refined[positive].float(), rows[positive], reduction="sum")
+                    / max(len(label), 1)
+                    * 4
+                )
+            else:
+                box = box + deltas.sum() * 0
+            if stage == 0:
+                correct += int((scores.argmax(1) == label).sum())
+                counted += len(label)
+            if stage == len(self.box_heads) - 1:
+                for roi, lab, match, target in zip(rois, labels, matches, targets, strict=True):
+                    # Many boxes around one object teach its mask little more than a few do.
+                    most = min(self.spec.mask_rois_per_photo, max(6, 2 * len(target["boxes"])))
+                    chosen = torch.nonzero(lab > 0)[:, 0][:most]
+                    mask_rois.append(roi[chosen])
+                    mask_matches.append(match[chosen])
+            counts = [len(r) for r in rois]
+            boxes = [
+                torch.cat([clip_boxes_to_image(b, (height, width)), t["boxes"].to(b.dtype)])
+                for b, t in zip(torch.split(refined.detach(), counts), targets, strict=True)
+            ]
+        results["classifier"] = classifier
+        results["box"] = box
+        results["mask"] = self._mask_loss(features, mask_rois, mask_matches, targets, shapes)
+        results["box_accuracy"] = torch.tensor(correct / max(counted, 1))
+        return results
+
+    def _assign(self, proposals: Tensor, target: Target, stage: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose boxes to learn from: `(boxes (R, 4), labels (R,) with 0 background, matched object (R,))`."""
+        total = self.spec.rois_per_photo
+        sizes = proposals[:, 2:] - proposals[:, :2]
+        proposals = proposals[(sizes > 1).all(1)]
+        if len(target["boxes"]) == 0:
+            roi = proposals[:total]
+            none = torch.zeros(len(roi), dtype=torch.int64, device=roi.device)
+            return roi, none, none
+        overlap, match = box_iou(proposals, target["boxes"].to(proposals.dtype)).max(1)
+        positive = torch.nonzero(overlap >= POSITIVE_IOU[stage])[:, 0]
+        negative = torch.nonzero(overlap < POSITIVE_IOU[stage])[:, 0]
+        most = total // 3
+        positive = positive[torch.randperm(len(positive), device=positive.device)[:most]]
+        negative = negative[torch.randperm(len(negative), device=negative.device)[: total - len(positive)]]
+        chosen = torch.cat([positive, negative])
+        labels = target["labels"][match[chosen]].clone()
+        labels[len(positive) :] = 0
+        return proposals[chosen], labels, match[chosen]
+
+    def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
+        coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
+        return cast(Tensor, self.mask_head(coarse, pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0)))
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        rois: list[Tensor],
+        matches: list[Tensor],
+        targets: Sequence[Target],
+        shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        if sum(len(r) for r in rois) == 0:
+            return cast(Tensor, sum(p.sum() * 0 for p in self.mask_head.parameters()))
+        windows = [grow(r, WINDOW) for r in rois]
+        logits = self._mask_logits(features, windows)
+        side = logits.shape[-1]
+        truth = []
+        for window, match, target in zip(windows, matches, targets, strict=True):
+            if len(window):
+                index = match[:, None].to(window.dtype)
+                crop = roi_align(
+                    target["masks"][:, None].to(window.dtype), torch.cat([index, window], 1), side, 1.0, 2, True
+                )
+                truth.append(crop[:, 0])
+        # The share of each cell that is object, not a yes or no: it places the edge within the cell.
+        return functional.binary_cross_entropy_with_logits(logits.float(), torch.cat(truth).float())
+
+    def detect(self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = 0.02) -> list[Detection]:
+        """Find objects.
+
+        Args:
+            images: `(N, 3, H, W)`, RGB, 0..255; H and W multiples of 32, each photo in the upper left corner.
+            shapes: `(height, width)` of each photo inside its padded frame; nothing is found outside it.
+            least_score: Detections below it are dropped.
+
+        Returns:
+            One dict per photo in coordinates of `images`, best score first.
+        """
+        images = images.float()
+        features = self.features(images)
+        sizes = [(int(h), int(w)) for h, w in shapes]
+        levels = {k: v for k, v in features.items() if k != "4"}
+        boxes, _ = self.rpn(ImageList(images, sizes), levels)
+        counts = [len(b) for b in boxes]
+        probability = images.new_zeros(())
+        for stage, head in enumerate(self.box_heads):
+            scores, deltas = head(pool_rois(features, BOX_STRIDES, boxes, 7, cells=BOX_CELLS))
+            probability = probability + scores.float().softmax(1)
+            refined = torch.split(decode(deltas, torch.cat(boxes), stage), counts)
+            boxes = [clip_boxes_to_image(b, s) for b, s in zip(refined, sizes, strict=True)]
+        results: list[Detection] = []
+        for box, scores in zip(boxes, torch.split(probability / len(self.box_heads), counts), strict=True):
+            row, label = torch.nonzero(scores[:, 1:] >= least_score, as_tuple=True)
+            score, candidate = scores[row, label + 1], box[row]
+            keep = ((candidate[:, 2:] - candidate[:, :2]) >= 1).all(1)
+            score, candidate, label = score[keep], candidate[keep], label[keep] + 1
+            best = batched_nms(candidate, score, label, 0.5)[: self.spec.detections_per_photo]
+            results.append({"boxes": candidate[best], "labels": label[best], "scores": score[best]})
+        windows = [grow(r["boxes"], WINDOW) for r in results]
+        if sum(len(w) for w in windows):
+            probabilities = self._mask_logits(features, windows).float().sigmoid()
+        else:
+            probabilities = images.new_zeros((0, 2 * MASK_ROI, 2 * MASK_ROI))
+        for result, window, mask in zip(
+            results, windows, torch.split(probabilities, [len(w) for w in windows]), strict=True
+        ):
+            result["windows"] = window
+            result["masks"] = mask
+        return results
+
+
+def decode(deltas: Tensor, boxes: Tensor, stage: int) -> Tensor:
+    """Apply deltas `(R, 4)` to boxes `(R, 4)`, both `x1 y1 x2 y2`, by R-CNN's parametrisation."""
+    dx, dy, dw, dh = (deltas.float() / deltas.new_tensor(DELTA_SCALES[stage])).unbind(1)
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    x, y = boxes[:, 0] + 0.5 * w + dx * w, boxes[:, 1] + 0.5 * h + dy * h
+    w, h = w * dw.clamp(max=LOG_SIZE_LIMIT).exp(), h * dh.clamp(max=LOG_SIZE_LIMIT).exp()
+    return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], 1)
+
+
+def grow(boxes: Tensor, factor: float) -> Tensor:
+    """Scale boxes `(R, 4)` about their centres."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
+    return torch.cat([centre - half, centre + half], 1)
+
+
+def nano(sizes: Mapping[str, Any], weights: str) -> MaskRCNN:
+    """Build `maskrcnn-nano`: EfficientNet-Lite0 and heads that learn on a CPU in minutes.
+
+    Args:
+        sizes: The fields of `MaskRCNNSpec` that are not at their default, as JSON gives them.
+        weights: `imagenet`, or `none` for random ones.
+
+    Raises:
+        UserError: If the weights cannot be had.
+    """
+    given = {k: _tuples(v) for k, v in sizes.items()}
+    # Stages up to stride 4 stay as ImageNet left them: edges and colours are the same everywhere, and their backward
+    # pass, on the largest maps, would be a third of a step.
+    backbone = Backbone(
+        BackboneSpec("tf_efficientnet_lite0", (127.0,) * 3, (128.0,) * 3, 3 if weights != "none" else 0)
+    )
+    if weights == "imagenet":
+        load_imagenet(backbone.net, backbone.spec.name)
+    backbone.freeze()
+    return MaskRCNN(backbone, MaskRCNNSpec(**given)).to(memory_format=torch.channels_last)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,197 @@
+"""Run + photos -> detections and mask images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwright.dataset import Dataset, Image, default_info
+from maskwright.detections import LEAST_SCORE, Detections, detect_photo, detect_photos
+from maskwright.errors import UserError
+from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, atomic_folder, image_size, photo_files, read_photo
+from maskwright.masks import told, write_mask_images
+from maskwright.models import Segmenter
+from maskwright.run import Run
+from maskwright.settings import PredictSettings
+
+__all__ = ["Detections", "Model", "load", "predict"]
+
+
+class Model:
+    """A trained segmenter in memory; call it with a photo.
+
+    Args:
+        run: A run folder.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, run: Run, device: str = "cpu") -> None:
+        self.run = run
+        self.network = run.network(device)
+        self.names = tuple(c.name for c in run.categories)
+
+    def __call__(self, photo: str | Path | NDArray[np.uint8], score: float | None = None) -> Detections:
+        """Find the objects of a photo.
+
+        Args:
+            photo: A path, or `(H, W, 3)` uint8 RGB, upright.
+            score: Least score; what validation advised if not given.
+
+        Raises:
+            UserError: If the file cannot be read, or the array has another form.
+        """
+        if isinstance(photo, str | Path):
+            try:
+                array = read_photo(Path(photo))
+            except UnreadableImage as error:
+                raise UserError("a photo cannot be read", [f"{photo} {error}"], "replace it") from None
+        else:
+            array = np.asarray(photo)
+            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+                raise UserError(
+                    "a photo in memory is an array (H, W, 3) of uint8, RGB",
+                    [f"shape {array.shape}, dtype {array.dtype}"],
+                    "convert it: grey by np.repeat, floats of 0..1 by (255 * x).astype(np.uint8)",
+                )
+        least = self.run.threshold if score is None else score
+        return detect_photo(cast(Segmenter, self.network), array, self.run.side, self.names, max(least, LEAST_SCORE))
+
+
+def load(run: str | Path, device: str | None = None) -> Model:
+    """Load a trained segmenter.
+
+    Args:
+        run: A folder that `train` wrote.
+        device: `cpu` or `cuda`; the GPU if there is one and nothing is said.
+
+    Raises:
+        UserError: If the folder is not a run, or has no weights yet.
+    """
+    return Model(Run.read(run), device or _device())
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def predict(
+    run: str | Path,
+    photos: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Dataset:
+    """Find the objects of photos and write them: `OUT/detections.json` and `OUT/masks/`.
+
+    `detections.json` holds every detection from a score of 0.02 on, for evaluation; the mask images hold those from the
+    `score` setting on, for the next program. It is a complete COCO file, in which every annotation has a score.
+
+    Args:
+        run: A folder that `train` wrote.
+        photos: A photo, a folder of photos (searched through), a COCO JSON file, or a prepared data folder with the
+            `split` setting.
+        out: The folder to make.
+        overwrite: Replace it if it exists.
+        say: Called with each line of text.
+        progress: Show a live progress bar.
+        **settings: Those of `PredictSettings`.
+
+    Returns:
+        The detections.
+
+    Raises:
+        UserError: If the run or the photos cannot be used; every photo that cannot be read is named.
+    """
+    tell = say or (lambda _text: None)
+    said = PredictSettings.parse(settings)
+    model = load(run)
+    chosen = find_photos(Path(photos), said.split)
+    threshold = model.run.threshold if said.score is None else said.score
+    origin = "given" if said.score is not None else "advised by the run's validation"
+    tell(f"{len(chosen)} photos; masks from a score of {threshold:.2f} on ({origin})")
+    info = default_info(f"detections of {Path(run).name}")
+    info["maskwright"] = {"run": str(Path(run).resolve()), "threshold": threshold, "least_score": LEAST_SCORE}
+    with atomic_folder(Path(out), overwrite=overwrite) as folder, _bar(len(chosen), progress) as tick:
+        found = detect_photos(
+            cast(Segmenter, model.network), chosen, model.run.side, model.run.categories, LEAST_SCORE, tick, info
+        )
+        found.write(folder / "detections.json")
+        shown = found.select(found.scores >= threshold)
+        written = write_mask_images(shown, folder / "masks", said.form, categories=model.run.categories)
+    for line in told(written, said.form):
+        tell(line)
+    with_any = len(set(shown.image_index.tolist()))
+    tell(f"{len(shown)} objects in {with_any} of {len(chosen)} photos; {len(found)} detections in all: {out}")
+    return found
+
+
+def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Path]]:
+    """Return the photos that a path means, each with its COCO entry, ids from 1 in order of name.
+
+    Args:
+        photos: A photo, a folder, a COCO JSON file, or a prepared data folder with `split`.
+        split: Of a prepared data folder.
+
+    Raises:
+        UserError: If there are none, or some cannot be read; every one is named.
+    """
+    if split is not None:
+        dataset = Dataset.read_split(photos, split)
+        if dataset is None:
+            raise UserError(f"the data folder has no {split} split", [str(photos)], "name another split")
+        return [(image, dataset.photo_path(image)) for image in dataset.images]
+    if not photos.exists():
+        raise UserError("the photos do not exist", [str(photos)], "check the path")
+    if photos.is_file() and photos.suffix.lower() == ".json":
+        dataset = Dataset.read(photos, _photo_folder(photos))
+        return [(image, dataset.photo_path(image)) for image in dataset.images]
+    root = photos.parent if photos.is_file() else photos
+    files = [photos] if photos.is_file() else photo_files(photos)
+    if not files:
+        raise UserError("the folder has no photos", [str(photos)], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}")
+    result: list[tuple[Image, Path]] = []
+    wrong: list[str] = []
+    for path in files:
+        try:
+            height, width = image_size(path)
+        except UnreadableImage as error:
+            wrong.append(f"{path} {error}")
+            continue
+        result.append((Image(len(result) + 1, path.relative_to(root).as_posix(), width, height), path))
+    if wrong:
+        raise UserError("some photos cannot be read", wrong, "replace or remove them")
+    return result
+
+
+def _photo_folder(annotations: Path) -> Path:
+    """Return where a COCO file's photos are: DATA/test for DATA/annotations/instances_test.json, else beside it."""
+    split = annotations.stem.removeprefix("instances_")
+    sibling = annotations.parent.parent / split
+    return sibling if annotations.parent.name == "annotations" and sibling.is_dir() else annotations.parent
+
+
+def _bar(total: int, shown: bool) -> Any:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def bar() -> Any:
+        if not shown:
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("detecting", total=total)
+            yield lambda: progress.advance(task)
+
+    return bar()

@@ -1,0 +1,540 @@
+"""Dataset -> run: the training loop, its checkpoints and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric, seed_everything
+from torch import Tensor, nn
+
+from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch
+from maskwright.check import check
+from maskwright.dataset import SPLITS, Dataset
+from maskwright.detections import detect_photos
+from maskwright.errors import UserError
+from maskwright.evaluate import evaluate
+from maskwright.files import refuse_existing, sha256, write_json
+from maskwright.log import Log, clock, memory_mb, progress_bar
+from maskwright.models import Segmenter
+from maskwright.plan import Machine, Plan, plan
+from maskwright.run import BEST, LAST, RESUME, Run, load_tensors, save_tensors
+from maskwright.settings import TrainSettings
+
+LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask")
+"""The losses that are summed, in the order in which they are logged."""
+
+WARM_UP = 0.04
+"""Share of the training over which the learning rate rises from zero."""
+
+CHECKPOINT_EVERY_S = 60.0
+"""Seconds between checkpoints; what is lost at most when the machine goes down."""
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], None] | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Run | Plan:
+    """Train a segmenter on a prepared data folder.
+
+    Args:
+        data: A folder that `prepare` wrote (or COCO files in the same layout); it must exist.
+        out: The run folder to make.
+        overwrite: Replace a run that exists.
+        resume: Go on with a run that was interrupted; settings that are given must be those that it began with.
+        dry_run: Make the plan, say it, and stop.
+        say: Called with each line of text.
+        progress: Show a live progress bar on the terminal.
+        **settings: Those of `TrainSettings`.
+
+    Returns:
+        The run; the plan with `dry_run`.
+
+    Raises:
+        UserError: If the data cannot be trained on, the output exists, or a loss is not finite (naming the photo).
+        KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
+    """
+    tell = say or (lambda _text: None)
+    said = TrainSettings.parse(settings)
+    data, out = Path(data), Path(out)
+    if resume and not (out / RESUME).is_file():
+        raise UserError(
+            "there is nothing to go on with: the run has no checkpoint",
+            [str(out)],
+            "leave --resume out" if not out.exists() else "start anew: --overwrite",
+        )
+    if not resume and not dry_run:
+        refuse_existing(out, overwrite=overwrite)
+    facts = check(data, say=None)
+    for warning in facts.warnings:
+        tell(f"warning: {warning}")
+    machine = this_machine()
+    made = plan(facts, said, machine)
+    fingerprint = _fingerprint(data)
+    if resume:
+        made = _resumed_plan(out, data, said, fingerprint)
+    tell(made.table())
+    if dry_run:
+        return made
+    if not resume:
+        if out.exists():
+            shutil.rmtree(out)
+        run = _new_run(out, data, made, fingerprint)
+        write_json(out / "plan.json", plan_json(made))
+        write_json(out / "facts.json", facts.model_dump(mode="json"))
+    else:
+        run = Run.read(out)
+    devices = made.settings.devices or 1
+    if devices == 1:
+        return _Training(run, made, machine, tell, progress).go(_fabric(made, machine, "auto"), resume)
+    # One process per device; they are started here, unless torchrun or SLURM has started them already.
+    fabric = _fabric(made, machine, "ddp" if _launched() else "ddp_spawn")
+    result: Run = cast(Any, fabric).launch(_in_process, run, made, machine, resume)
+    return result
+
+
+def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool) -> Run:
+    tell = print if fabric.is_global_zero else (lambda _text: None)
+    return _Training(run, made, machine, tell, False).go(fabric, resume)
+
+
+def _launched() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
+
+
+def _fabric(made: Plan, machine: Machine, strategy: str) -> Fabric:
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[made.settings.precision or "32"]
+    accelerator = "cuda" if machine.device == "cuda" else "cpu"
+    return Fabric(accelerator=accelerator, devices=made.settings.devices or 1, strategy=strategy, precision=precision)
+
+
+def this_machine() -> Machine:
+    """Look at what there is to train on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.cuda.is_available():
+        return Machine(
+            "cuda",
+            torch.cuda.device_count(),
+            torch.cuda.get_device_name(),
+            cores,
+            memory,
+            torch.cuda.is_bf16_supported(),
+        )
+    bf16 = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16)
+
+
+def plan_json(made: Plan) -> dict[str, Any]:
+    """Return a plan as `plan.json`: its `settings` are a settings file for another training."""
+    values = made.model_dump(mode="json")
+    values["settings"] = {k: v for k, v in values["settings"].items() if v is not None}
+    return values
+
+
+def _new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> Run:
+    truth = Dataset.read_split(data, "train")
+    assert truth is not None  # check() has seen it
+    sizes = {
+        "categories": len(truth.categories),
+        "anchor_sizes": made.anchor_sizes,
+        "detections_per_photo": made.detections_per_photo,
+    }
+    run = Run(
+        path=out,
+        architecture=made.settings.architecture or "maskrcnn-nano",
+        sizes=sizes,
+        categories=truth.categories,
+        side=made.settings.side or 384,
+        data=str(data.resolve()),
+        fingerprint=fingerprint,
+    )
+    return run.write()
+
+
+def _fingerprint(data: Path) -> dict[str, str]:
+    files = {split: data / "annotations" / f"instances_{split}.json" for split in SPLITS}
+    return {split: sha256(path) for split, path in files.items() if path.is_file() and split != "test"}
+
+
+def _resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str]) -> Plan:
+    """Return the plan that a run began with.
+
+    Raises:
+        UserError: If the data or a given setting is not what the run began with: the result would be neither training.
+    """
+    run = Run.read(out)
+    made = Plan.model_validate_json((out / "plan.json").read_text())
+    began = made.settings.model_dump()
+    other = [
+        f"{name} is {value!r} now, the run began with {began[name]!r}"
+        for name, value in said.model_dump(exclude_none=True).items()
+        if began[name] != value
+    ]
+    if other:
+        raise UserError(
+            "a run goes on with the settings that it began with", other, "leave them out, or start anew: --overwrite"
+        )
+    changed = [
+        f"{data}: the {split} split"
+        for split in fingerprint
+        if fingerprint[split] != (run.fingerprint or {}).get(split)
+    ]
+    if changed or set(fingerprint) != set(run.fingerprint or {}):
+        raise UserError(
+            "a run goes on with the data that it began with",
+            changed or [f"{data}: splits {sorted(fingerprint)}, began with {sorted(run.fingerprint or {})}"],
+            "give the old data back, or start anew: --overwrite",
+        )
+    return made
+
+
+@dataclass
+class _Progress:
+    """Where a training stands; everything that an interrupted one needs beside the tensors."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    validations: int = 0
+    best_ap: float = -1.0
+    step_s: float = 0.0
+    validation_s: float = 0.0
+
+
+@dataclass
+class _Window:
+    """Sums over the steps since the last log line."""
+
+    count: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    time_s: float = 0.0
+    data_time_s: float = 0.0
+
+    def add(self, losses: dict[str, Tensor], time_s: float, data_time_s: float) -> None:
+        for name, value in losses.items():
+            self.values[name] = self.values.get(name, 0.0) + float(value.detach())
+        self.count += 1
+        self.time_s += time_s
+        self.data_time_s += data_time_s
+
+
+class _Training:
+    """One process's part in a training."""
+
+    def __init__(self, run: Run, made: Plan, machine: Machine, tell: Callable[[str], None], progress: bool) -> None:
+        self.run, self.plan, self.machine, self.tell, self.bar = run, made, machine, tell, progress
+        self.settings = made.settings
+        self.seconds = made.settings.minutes * 60 if made.settings.minutes else None
+        self.steps = made.steps
+        self.at = _Progress()
+        self.val: Dataset | None = None
+
+    def go(self, fabric: Fabric, resume: bool) -> Run:
+        """Train to the end of the budget."""
+        started = time.perf_counter()
+        keep_freed_memory()
+        seed_everything(self.settings.seed, verbose=False)
+        truth = _read(self.run, "train")
+        self.val = Dataset.read_split(Path(self.run.data), "val")
+        if self.val is not None and not len(self.val):
+            self.tell("the val split has no object: the last weights are kept, unvalidated")
+            self.val = None
+        batch_size = cast(int, self.settings.batch_size)
+        how = Augmentation(
+            flip=bool(self.settings.flip),
+            turn=bool(self.settings.turn),
+            scale_jitter=cast(float, self.settings.scale_jitter),
+            colour_jitter=cast(float, self.settings.colour_jitter),
+        )
+        photos = Photos(truth, self.plan.canvas, how, cast(int, self.settings.seed), self.plan.cache_mb)
+        network = self.run.build(cast(str, self.settings.weights))
+        optimiser = torch.optim.AdamW(self._groups(network), fused=True)
+        if resume:
+            self._load(network, optimiser)
+        model, optimiser = fabric.setup(network, optimiser)
+        model.mark_forward_method("losses")
+        photos.fill_cache(cast(int, self.settings.workers))
+        started -= self.at.elapsed_s
+        saved_at = time.perf_counter()
+        window = _Window()
+        network.train()
+        log = Log(self.run.path, self.at.step, fabric.is_global_zero)
+        batches = prefetch(
+            lambda step: make_batch(photos, step, batch_size, fabric.global_rank, fabric.world_size), self.at.step
+        )
+        try:
+            with log, progress_bar(self.bar and fabric.is_global_zero) as bar:
+                while (done := self._share(time.perf_counter() - started, fabric)) < 1.0:
+                    before = time.perf_counter()
+                    batch = next(batches)
+                    waited = time.perf_counter() - before
+                    rate = self._rate(done)
+                    losses = self._step(fabric, model, optimiser, batch, rate)
+                    self.at.step += 1
+                    now = time.perf_counter()
+                    self.at.elapsed_s = now - started
+                    window.add(losses, now - before, waited)
+                    self.at.step_s = window.time_s / window.count
+                    bar(done, self.at.step, float(sum(losses[k] for k in LOSSES)))
+                    if self.at.step % cast(int, self.settings.log_every) == 0:
+                        self._line(log, window, rate, len(photos))
+                        window = _Window()
+                    if self._validation_due():
+                        self._validate(fabric, network, log)
+                        network.train()
+                    if fabric.is_global_zero and time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
+                        self._save(network, optimiser)
+                        saved_at = time.perf_counter()
+                if window.count:
+                    self._line(log, window, self._rate(1.0), len(photos))
+                while self.val is not None and self.at.validations < cast(int, self.settings.validations):
+                    self._validate(fabric, network, log, last=True)
+                self.at.elapsed_s = time.perf_counter() - started
+                if fabric.is_global_zero:
+                    self._save(network, optimiser)
+                    self.run = self.run.write(state="finished", step=self.at.step)
+        except KeyboardInterrupt:
+            if fabric.is_global_zero:
+                self._save(network, optimiser)
+                self.run = self.run.write(state="interrupted", step=self.at.step)
+                self.tell(f"interrupted after {self.at.step} steps; the run is usable, and --resume goes on")
+            raise
+        finally:
+            batches.close()
+        self.tell(f"trained {self.at.step} steps in {clock(self.at.elapsed_s)}: {self.run.path}")
+        return self.run
+
+    def _groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Two rates (backbone, the rest) by two decays (weights; norms and biases none)."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "share": self.settings.backbone_rate if backbone else 1.0,
+                "weight_decay": self.settings.weight_decay if decays else 0.0,
+                "lr": 0.0,
+            }
+            for (backbone, decays), parameters in groups.items()
+        ]
+
+    def _share(self, elapsed_s: float, fabric: Fabric) -> float:
+        """Return how much of the budget is used, 0..1."""
+        if self.steps is not None:
+            return self.at.step / self.steps
+        assert self.seconds is not None
+        # The validations and the step that are still to come must fit into the minutes too.
+        left = cast(int, self.settings.validations) - self.at.validations if self.val is not None else 0
+        reserved = max(left, 0) * (self.at.validation_s or self._validation_guess())
+        share = elapsed_s / max(self.seconds - reserved - self.at.step_s, 1e-6)
+        if fabric.world_size > 1:
+            share = float(fabric.broadcast(share))  # every process must stop at the same step
+        return min(share, 1.0)
+
+    def _validation_guess(self) -> float:
+        """Guess the seconds of a validation before there was one: a photo costs about a quarter of a step of four."""
+        return len(self.val.images) * self.at.step_s / 8 if self.val is not None else 0.0
+
+    def _rate(self, done: float) -> float:
+        """Return the learning rate: a linear warm-up, then half a cosine down to a hundredth."""
+        peak = cast(float, self.settings.learning_rate)
+        cosine = 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))
+        return peak * min(1.0, (done + 1e-3) / WARM_UP) * cosine
+
+    def _step(self, fabric: Fabric, model: Any, optimiser: Any, batch: Batch, rate: float) -> dict[str, Tensor]:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        # Seeded by step, so that a resumed training draws what the undisturbed one would have drawn.
+        torch.manual_seed(cast(int, self.settings.seed) * 1_000_003 + self.at.step * 64 + fabric.global_rank)
+        images = fabric.to_device(batch.images).contiguous(memory_format=torch.channels_last)
+        targets = fabric.to_device(batch.targets)
+        losses: dict[str, Tensor] = model.losses(images, targets)
+        total = torch.stack([losses[k] for k in LOSSES]).sum()
+        if not torch.isfinite(total):
+            self._refuse(model, batch)
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(total)
+        fabric.clip_gradients(model, optimiser, max_norm=cast(float, self.settings.clip_norm), error_if_nonfinite=False)
+        optimiser.step()
+        return losses
+
+    @torch.no_grad()
+    def _refuse(self, model: Any, batch: Batch) -> None:
+        """Stop at a loss that is not finite, naming the photos that cause it.
+
+        Raises:
+            UserError: Always.
+        """
+        truth = _read(self.run, "train")
+        lines = []
+        for i, photo in enumerate(batch.photos):
+            device = next(model.parameters()).device
+            target = {k: v.to(device) for k, v in batch.targets[i].items()}
+            losses = model.losses(batch.images[i : i + 1].to(device), [target])
+            bad = [k for k in LOSSES if not torch.isfinite(losses[k])]
+            ids = ", ".join(str(int(truth.ids[k])) for k in batch.objects[i]) or "none"
+            if bad:
+                lines.append(f"{truth.photo_path(truth.images[photo])} ({', '.join(bad)}; annotations {ids})")
+        if not lines:
+            lines = [str(truth.photo_path(truth.images[photo])) for photo in batch.photos]
+        raise UserError(
+            f"a loss is not finite at step {self.at.step + 1}: training cannot go on",
+            lines,
+            f"look at these photos and masks; if they are sound, use a lower rate:"
+            f" --learning-rate {cast(float, self.settings.learning_rate) / 3:.1g}",
+        )
+
+    def _line(self, log: Log, window: _Window, rate: float, photos: int) -> None:
+        mean = {k: v / window.count for k, v in window.values.items()}
+        batch = cast(int, self.settings.batch_size)
+        per_epoch = max(1, math.ceil(photos / batch))
+        done = self.at.step
+        if self.steps is not None:
+            eta = (self.steps - done) * self.at.step_s
+            steps = self.steps
+        else:
+            eta = max(cast(float, self.seconds) - self.at.elapsed_s, 0.0)
+            steps = done + round(eta / max(self.at.step_s, 1e-6))
+        entry = {
+            "kind": "step",
+            "step": done,
+            "steps": steps,
+            "epoch": (done - 1) * batch // photos + 1,
+            "epochs": round(steps * batch / photos, 2),
+            "iteration": (done - 1) % per_epoch + 1,
+            "iterations": per_epoch,
+            "lr": rate,
+            "eta_s": round(eta, 1),
+            "time_s": round(window.time_s / window.count, 4),
+            "data_time_s": round(window.data_time_s / window.count, 4),
+            "memory_mb": memory_mb(),
+            "losses": {k: round(mean[k], 5) for k in LOSSES},
+            "box_accuracy": round(mean["box_accuracy"], 4),
+            "total": round(sum(mean[k] for k in LOSSES), 5),
+        }
+        log.write(entry)
+        losses = "  ".join(f"{k} {mean[k]:.3f}" for k in LOSSES)
+        self.tell(
+            f"epoch {entry['epoch']} [{entry['iteration']}/{per_epoch}]  step {done}/{steps}  lr {rate:.2e}"
+            f"  eta {clock(eta)}  time {entry['time_s']:.3f}  data {entry['data_time_s']:.3f}"
+            f"  memory {entry['memory_mb']} MB  {losses}  box acc {mean['box_accuracy']:.1%}"
+            f"  total {entry['total']:.3f}"
+        )
+
+    def _validation_due(self) -> bool:
+        """Tell whether the next of the evenly spaced validations is due; the last one is taken after the last step."""
+        count = cast(int, self.settings.validations)
+        if self.val is None or self.at.validations >= count - 1:
+            return False
+        done = self.at.step / self.steps if self.steps else self.at.elapsed_s / cast(float, self.seconds)
+        return done >= (self.at.validations + 1) / count
+
+    def _validate(self, fabric: Fabric, network: nn.Module, log: Log, last: bool = False) -> None:
+        """Score the validation photos and keep the best weights; every process waits for the first."""
+        started = time.perf_counter()
+        self.at.validations = cast(int, self.settings.validations) if last else self.at.validations + 1
+        if fabric.is_global_zero:
+            assert self.val is not None
+            network.eval()
+            photos = [(image, self.val.photo_path(image)) for image in self.val.images]
+            found = detect_photos(cast(Segmenter, network), photos, self.run.side, self.run.categories)
+            result = evaluate(self.val, found, bootstrap=0)
+            ap = result.metrics["segm/AP"]
+            best = (ap if ap is not None else 0.0) > self.at.best_ap
+            if best:
+                self.at.best_ap = ap if ap is not None else 0.0
+                threshold = result.threshold["score"] if result.threshold else 0.5
+                self.run = self.run.write(
+                    metrics=result.metrics, best_step=self.at.step, threshold=threshold, step=self.at.step
+                )
+                self.run.save_weights(BEST, network.state_dict())
+            epoch = (self.at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos + 1
+            entry = {
+                "kind": "validation",
+                "step": self.at.step,
+                "epoch": epoch,
+                "metrics": result.metrics,
+                "best": best,
+            }
+            log.write(entry)
+            shown = "  ".join(
+                f"{k} {'n/a' if v is None else format(v, '.3f')}"
+                for k, v in result.metrics.items()
+                if k in {"segm/AP", "segm/AP50", "segm/AP75", "bbox/AP", "bbox/AP50"}
+            )
+            self.tell(f"validation at step {self.at.step}: {shown}{'  (best so far)' if best else ''}")
+            self.at.validation_s = time.perf_counter() - started
+        fabric.barrier()
+
+    def _save(self, network: nn.Module, optimiser: Any) -> None:
+        """Write the last weights, and all that a resumed training needs."""
+        weights = network.state_dict()
+        self.run = self.run.write(step=self.at.step)
+        self.run.save_weights(LAST, weights)
+        tensors = {f"model.{k}": v for k, v in weights.items()}
+        state = optimiser.state_dict()["state"]
+        for index, moments in state.items():
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        save_tensors(self.run.path / RESUME, tensors, {"progress": json.dumps(vars(self.at))})
+
+    def _load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        from safetensors import safe_open
+
+        path = self.run.path / RESUME
+        tensors = load_tensors(path)
+        with safe_open(path, "pt") as opened:
+            self.at = _Progress(**json.loads(opened.metadata()["progress"]))
+        with torch.no_grad():
+            for name, value in network.state_dict().items():
+                value.copy_(tensors[f"model.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        full = optimiser.state_dict()
+        full["state"] = state
+        optimiser.load_state_dict(full)
+
+
+def _read(run: Run, split: str) -> Dataset:
+    found = Dataset.read_split(Path(run.data), split)
+    if found is None:
+        raise UserError(f"the data has no {split} split", [run.data], "prepare the data again")
+    return found
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
+
+    A step allocates and frees hundreds of megabytes in large pieces; by default each piece is mapped and zeroed anew by
+    the kernel, which is a fifth of the time of a small network's step. Elsewhere than on glibc nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return  # another C library, such as musl; its allocator is what it is
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, (1 << 31) - 1)

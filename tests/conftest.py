@@ -1,0 +1,25 @@
+"""What every test shares: one thread per process, and the same random choices each time."""
+
+import os
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before torch is imported: with one test process per core, more threads only get in each other's way.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# The same examples on every machine, and no failure because a machine was busy.
+settings.register_profile(
+    "maskwright", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+)
+settings.load_profile("maskwright")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Keep torch to one thread, without importing it for the tests that do not."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
