@@ -166,3 +166,11 @@ def test_every_verb_has_a_docstring_with_its_parts(verb):
     assert re.match(r"[A-Z][^\n]*\.\n\n", text), "one sentence, then an empty line"
     assert "\nArgs:\n" in text
     assert "\nRaises:\n" in text
+
+
+def test_the_design_gives_the_order_that_is_held():
+    order = re.findall(r"^    \"(\w+)\",$", text_of(ROOT / "tests" / "test_architecture.py"), flags=re.MULTILINE)
+    text = text_of(ROOT / "docs" / "explanation" / "design.md")
+    written = re.search(r"```text\n(errors,.*?)```", text, flags=re.DOTALL).group(1)
+    names = re.findall(r"\w+", re.sub(r"^-.*$", "", written, flags=re.MULTILINE))
+    assert names == [name for name in order if name not in {"scale", "export"}]  # rooms that are kept free

@@ -238,12 +238,12 @@ def test_validation_photos_are_scored_where_there_is_no_test_split(stages, tmp_p
     assert any(line.startswith("2 validation photos: segm AP 1.000") for line in lines)
 
 
-def test_a_dataset_without_photos_to_score_on_is_refused_before_training(stages, tmp_path):
+def test_a_dataset_without_objects_to_score_on_is_refused_before_training(stages, tmp_path):
     draw_world(tmp_path / "raw", (("train", 4),))
     with pytest.raises(UserError) as caught:
         make(tmp_path / "raw", tmp_path / "work", val_share=0.0, test_share=0.0)
     assert str(caught.value) == (
-        "there is no photo to score on: the dataset has neither a test nor a validation split\n"
+        "there is nothing to score on: neither the test nor the validation split has an object\n"
         f"  {tmp_path / 'work' / 'data'}\n"
         "fix: add photos, or a test or validation folder, or give more to these splits: "
         "--val-share 0.2 --test-share 0.2"

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import hypothesis.extra.numpy as arrays
@@ -500,7 +501,7 @@ def test_missing_and_broken_parts_of_a_run_are_named(tmp_path):
 def test_choose_takes_the_worst_and_nothing_twice(quality, most):
     chosen = choose(quality, most)
     assert len(chosen) == len(set(chosen)) == min(most, len(quality))
-    assert all(quality[a] <= quality[b] for a, b in zip(chosen, chosen[1:], strict=False))
+    assert all(quality[a] <= quality[b] for a, b in pairwise(chosen))
     if quality:
         assert quality[chosen[0]] == min(quality)
 
@@ -759,10 +760,6 @@ def open_page(browser, page):
     assert trouble == []
 
 
-def names(tab):
-    return tab.locator(".card .name").all_inner_texts()
-
-
 def names_plain(tab):
     return [n for n in NAMES for shown in [tab.locator(".card .name").all_text_contents()] if n in shown]
 
@@ -973,6 +970,14 @@ def test_dark_follows_the_system_and_the_button(open_page):
     dark.locator("#theme").click()
     assert (light.evaluate(ground), dark.evaluate(ground)) == colours
     assert light.locator("#theme").get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.browser
+def test_paper_is_light_and_has_no_controls(open_page):
+    tab = open_page(color_scheme="dark")
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not tab.locator("#tools").is_visible()
 
 
 @pytest.mark.browser

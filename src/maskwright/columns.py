@@ -190,6 +190,6 @@ def _totals(joined: bytes, ends: NDArray[np.int64]) -> NDArray[np.int64] | None:
         place += 1
         longer = longer[more[longer] >= place]
     firsts = after - counts
-    weights = np.repeat(after, counts) - np.arange(len(values), dtype=np.int32) + 1 >> 1
+    weights = np.right_shift(np.repeat(after + np.int32(1), counts) - np.arange(len(values), dtype=np.int32), 1)
     weights[firsts] = 1  # the first run is nobody's base: the third one stands by itself
     return np.asarray(np.add.reduceat(values * weights, firsts), dtype=np.int64)

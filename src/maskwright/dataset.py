@@ -6,10 +6,12 @@ joins an annotation to its photo in memory is the photo's position, so no id can
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,11 @@ class Dataset:
         """Return the RLE of object `k`; empty bytes if it has a box only."""
         return self.rle_bytes[self.rle_ends[k] : self.rle_ends[k + 1]].tobytes()
 
+    def rles(self) -> list[bytes]:
+        """Return the RLE of every object, as `rle` does."""
+        joined, ends = self.rle_bytes.tobytes(), self.rle_ends.tolist()
+        return [joined[start:end] for start, end in pairwise(ends)]
+
     def mask(self, k: int) -> NDArray[np.bool_]:
         """Return the mask of object `k`, `(H, W)` bool at the photo's size."""
         return pixels.decode(self.rle(k), self.size_of(k))
@@ -387,6 +394,9 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: If it is absent or not JSON, with the line of the fault.
     """
+    # A million small objects without a cycle among them: looking for garbage on the way would double the time.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -395,6 +405,9 @@ def read_json(path: Path) -> Any:
         raise UserError("the file is not valid JSON", [f"{path}: {error}"], "write the file anew") from None
     except OSError as error:
         raise UserError("the file cannot be read", [f"{path}: {error.strerror}"], "check the path") from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
@@ -439,18 +452,43 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
         "licenses": [item for item in licenses if isinstance(item, dict)] if isinstance(licenses, list) else (),
         "folder": folder,
     }
-    quick = None if problems else _in_bulk(document.get("annotations") or [], categories, images, extras)
+    rows = document.get("annotations") or []
+    quick = None if problems else _in_bulk(rows, categories, images, extras)
     if quick is not None:
         return quick
+    annotations = _row_by_row(rows, by_id, f"{name}: annotations", problems)
+    return Dataset.build(categories, images, annotations, **extras)
+
+
+def from_results(rows: Any, truth: Dataset, name: str) -> Dataset:
+    """Turn a bare COCO list of results into a dataset with the photos and categories of its truth.
+
+    Args:
+        rows: The parsed list of `{image_id, category_id, score, segmentation or bbox}`.
+        truth: What the ids refer to.
+        name: How error messages call the file.
+
+    Raises:
+        UserError: If results cannot be read; every one is named.
+    """
+    quick = _in_bulk(rows, truth.categories, truth.images, {})
+    if quick is not None:
+        return quick
+    results = _row_by_row(rows, {image.id: image for image in truth.images}, f"{name}: result", [])
+    return Dataset.build(truth.categories, truth.images, results)
+
+
+def _row_by_row(rows: Any, by_id: Mapping[int, Image], name: str, problems: list[str]) -> list[Annotation]:
+    """Read annotations one at a time, so that every one that cannot be read is named."""
     annotations = []
-    for number, item in enumerate(document.get("annotations") or []):
+    for number, item in enumerate(rows):
         try:
             annotations.append(read_annotation(item, number + 1, by_id))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            problems.append(f"{name}: annotations[{number}]: {_reason(error)}")
+            problems.append(f"{name}[{number}]: {_reason(error)}")
     if problems:
         raise UserError("the COCO file has entries that cannot be read", problems, "mend or remove these entries")
-    return Dataset.build(categories, images, annotations, **extras)
+    return annotations
 
 
 def _in_bulk(

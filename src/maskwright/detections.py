@@ -142,14 +142,16 @@ def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     height, width = frame.size
     sy, sx = height / frame.inner[0], width / frame.inner[1]
     x1, y1, x2, y2 = window[0] * sx, window[1] * sy, window[2] * sx, window[3] * sy
-    left, top = max(int(np.floor(x1)), 0), max(int(np.floor(y1)), 0)
-    right, bottom = min(int(np.ceil(x2)), width), min(int(np.ceil(y2)), height)
+    # The pixels whose centres lie in the window.
+    left, top = max(int(np.ceil(x1 - 0.5)), 0), max(int(np.ceil(y1 - 0.5)), 0)
+    right, bottom = min(int(np.ceil(x2 - 0.5)), width), min(int(np.ceil(y2 - 0.5)), height)
     if right <= left or bottom <= top:
         return pixels.encode_window(np.zeros((1, 1), dtype=np.bool_), 0, 0, frame.size)
     columns = (torch.arange(left, right, dtype=torch.float32) + 0.5 - x1) / (x2 - x1) * 2 - 1
     lines = (torch.arange(top, bottom, dtype=torch.float32) + 0.5 - y1) / (y2 - y1) * 2 - 1
     grid = torch.stack(torch.meshgrid(columns, lines, indexing="xy"), -1)[None]
-    scaled = functional.grid_sample(mask[None, None].float(), grid, align_corners=False)[0, 0]
+    # Within half a cell of the window's edge there is no second cell to mix with: the outermost cell's value holds.
+    scaled = functional.grid_sample(mask[None, None].float(), grid, padding_mode="border", align_corners=False)[0, 0]
     return pixels.encode_window((scaled >= 0.5).numpy(), left, top, frame.size)
 
 

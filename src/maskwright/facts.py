@@ -75,6 +75,7 @@ class SplitFacts(_Frozen):
         objects_per_photo: Mean, `None` without photos.
         most_objects: Objects of the fullest photo.
         side_share: Square root of an object's area, as a share of its photo's longer side.
+        box_side_share: Square root of the area of an object's box, as a share of its photo's longer side.
         area_share: An object's area, as a share of its photo's.
         aspect: Longer by shorter side of the object's box, at least 1.
         elongation: Longer by shorter principal axis of the object's mask, at least 1; from at most 500 objects.
@@ -102,6 +103,7 @@ class SplitFacts(_Frozen):
     objects_per_photo: float | None
     most_objects: int
     side_share: Percentiles | None
+    box_side_share: Percentiles | None
     area_share: Percentiles | None
     aspect: Percentiles | None
     elongation: Percentiles | None
@@ -246,6 +248,7 @@ def split_facts(view: SplitView) -> SplitFacts:
         objects_per_photo=float(per_photo.mean()) if len(per_photo) else None,
         most_objects=int(per_photo.max(initial=0)),
         side_share=Percentiles.of(np.sqrt(areas) / photo.max(axis=1, initial=1)),
+        box_side_share=Percentiles.of(np.sqrt(np.prod(sides, axis=1)) / photo.max(axis=1, initial=1)),
         area_share=Percentiles.of(shares),
         aspect=Percentiles.of(spans[:, 1] / spans[:, 0]),
         specks=int(specks_of(areas, shares).sum()),

@@ -19,8 +19,10 @@ class Log:
     def __init__(self, folder: Path, step: int, active: bool) -> None:
         self.path, self.folder, self.active = folder / "log.jsonl", folder, active
         if active and self.path.is_file():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            # A line without an end was being written when the machine went down.
+            lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(kept))
 
     def __enter__(self) -> Log:
         if self.active:

@@ -39,7 +39,7 @@ class Made:
         predictions: `WORK/predictions/` with `detections.json` and `masks/`.
         evaluation: `WORK/evaluation.json`.
         report: `WORK/report.html`.
-        split: The split that was scored: `test`, or `val` where there is no test split.
+        split: The split that was scored: `test`, or `val` where no test photo has an object.
         metrics: The COCO numbers by key (`segm/AP` ...); `None` where undefined.
         done: The stages that ran, in order.
         kept: The stages whose former result was kept, in order.
@@ -84,7 +84,7 @@ def make(
         Where everything is, and the metrics.
 
     Raises:
-        UserError: If the folder holds something else, if no photo is left to score on, or as the stages say.
+        UserError: If the folder holds something else, if there is nothing to score on, or as the stages say.
     """
     wanted = MakeSettings.parse(settings)
     tell = say or (lambda _line: None)
@@ -353,13 +353,13 @@ def _digest(value: Any) -> str:
 
 
 def _split_to_score(data: Path) -> str:
-    """Return `test` if it has photos, else `val`."""
+    """Return `test` if it has an object, else `val`; to find out after the training would be late."""
     for split in ("test", "val"):
         path = data / "annotations" / f"instances_{split}.json"
-        if path.is_file() and json.loads(path.read_bytes()).get("images"):
+        if path.is_file() and not all(item["iscrowd"] for item in json.loads(path.read_bytes())["annotations"]):
             return split
     raise UserError(
-        "there is no photo to score on: the dataset has neither a test nor a validation split",
+        "there is nothing to score on: neither the test nor the validation split has an object",
         [str(data)],
         "add photos, or a test or validation folder, or give more to these splits: --val-share 0.2 --test-share 0.2",
     )

@@ -162,6 +162,7 @@ class _Planner:
                 f"--batch-size {math.ceil(batch / devices) * devices}",
             )
         per_epoch = train.photos / batch
+        self._note("photos", "those of the train split")
         self._note("steps_per_epoch", f"{train.photos} photos / {batch} per step")
         self._budget(per_epoch)
         rate = BASE_RATE * math.sqrt(batch / BASE_BATCH)
@@ -245,8 +246,8 @@ class _Planner:
         if self.train.median and largest < side:
             side = max(largest, 256)
         side = round(side / MULTIPLE) * MULTIPLE
-        size = f"a quarter of the objects are smaller than {share.p25:.0%} of the photo's side" if share else ""
-        return side, f"{size}; {low} to {high} on a {self.machine.device.upper()}, not over the photos' {largest}"
+        size = f"a quarter of the objects are smaller than {share.p25:.0%} of the photo's side; " if share else ""
+        return side, f"{size}{low} to {high} on a {self.machine.device.upper()}, not over the photos' {largest}"
 
     def _turn(self) -> tuple[bool, str]:
         spread = self.train.axis_spread
@@ -260,18 +261,16 @@ class _Planner:
         return lies, f"the objects {text} (spread {spread:.2f} of 1)"
 
     def _anchors(self, side: int) -> tuple[tuple[int, ...], ...]:
-        share = self.train.side_share
+        share = self.train.box_side_share
         if share is None:
             self._note("anchor_sizes", "no object to measure")
             return ((32,), (64,), (128,), (256,))
-        # Four octaves, centred on the sizes of the middle nine tenths of the objects; levels cannot be skipped, since
-        # each has its own stride, so the finest anchor is held to what its stride of 8 can place.
+        # Four octaves centred on the middle nine tenths of the boxes. A level cannot be left out, since each has its
+        # own stride, and the finest anchor is held to what its stride of 8 can place.
         low, high = share.p5 * side, share.p95 * side
-        middle = math.sqrt(low * high)
-        finest = min(max(middle / 2.83, 16.0), 48.0)
-        sizes = tuple((round(finest * 2**level),) for level in range(4))
-        self._note("anchor_sizes", f"objects are {low:.0f} to {high:.0f} pixels at side {side}")
-        return sizes
+        finest = min(max(math.sqrt(low * high) / 2**1.5, 16.0), 48.0)
+        self._note("anchor_sizes", f"boxes are {low:.0f} to {high:.0f} pixels at side {side}")
+        return tuple((round(finest * 2**level),) for level in range(4))
 
     def _detections(self) -> int:
         most = max((s.most_objects for s in self.facts.splits.values()), default=0)

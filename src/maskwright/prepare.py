@@ -171,6 +171,12 @@ def _read(raw: Path, settings: PrepareSettings, out: Path, tell: Say) -> Reading
     if sources:
         _refuse_inside(out, root, [])
         return coco.read(sources, root, settings, tell, skipped)
+    if not places and settings.form == "coco":
+        raise UserError(
+            "there is no COCO file in the folder, its 'annotations' or its split folders",
+            [str(root), *(f"{item.path}: {item.why}" for item in skipped)],
+            "name the file: maskwright prepare FILE.json -o DATA",
+        )
     if not places:
         raise folders.missing(root)
     _refuse_inside(out, root, [folder for place in places for folder in (place.photos, place.masks)])
@@ -354,14 +360,16 @@ def _double_notes(photos: Sequence[Photo]) -> list[str]:
     def text(which: Sequence[Sequence[Photo]]) -> str:
         return some(" = ".join(str(photo.path) for photo in group[:3]) for group in which)
 
+    def stands(which: Sequence[Sequence[Photo]]) -> str:
+        return f"{plural(len(which), 'picture')} {'stands' if len(which) == 1 else 'stand'}"
+
     notes = []
     if across:
         notes.append(
-            f"{plural(len(across), 'picture')} stand in more than one split ({text(across)}); scores would be too good:"
-            " remove all but one"
+            f"{stands(across)} in more than one split ({text(across)}); scores would be too good: remove all but one"
         )
     if within:
-        notes.append(f"{plural(len(within), 'picture')} stand more than once in a split ({text(within)})")
+        notes.append(f"{stands(within)} more than once in a split ({text(within)})")
     return notes
 
 

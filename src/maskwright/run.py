@@ -137,8 +137,11 @@ class Run:
         return network.to(device).eval()
 
     def save_weights(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors as safetensors that describe themselves: the metadata holds what `run.json` holds."""
-        save_tensors(self.path / name, tensors, {"maskwright": json.dumps(self.json())})
+        """Write tensors as safetensors that describe themselves: the metadata holds what `run.json` says of the network."""
+        told = self.json()
+        # Neither the hour nor an interruption may change the bytes: equal trainings give equal files.
+        del told["made_by"]["made"], told["state"]
+        save_tensors(self.path / name, tensors, {"maskwright": json.dumps(told)})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

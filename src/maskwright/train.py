@@ -7,20 +7,24 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric, seed_everything
+from lightning_fabric import Fabric
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch
 from maskwright.check import check
-from maskwright.dataset import SPLITS, Dataset
+from maskwright.dataset import SPLITS, Dataset, read_json
 from maskwright.detections import detect_photos
 from maskwright.errors import UserError
 from maskwright.evaluate import evaluate
@@ -31,7 +35,7 @@ from maskwright.plan import Machine, Plan, plan
 from maskwright.run import BEST, LAST, RESUME, Run, load_tensors, save_tensors
 from maskwright.settings import TrainSettings
 
-LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask")
+LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask", "semantic")
 """The losses that are summed, in the order in which they are logged."""
 
 WARM_UP = 0.04
@@ -71,6 +75,7 @@ def train(
         UserError: If the data cannot be trained on, the output exists, or a loss is not finite (naming the photo).
         KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
     """
+    began = time.perf_counter()
     tell = say or (lambda _text: None)
     said = TrainSettings.parse(settings)
     data, out = Path(data), Path(out)
@@ -100,10 +105,10 @@ def train(
         write_json(out / "plan.json", plan_json(made))
         write_json(out / "facts.json", facts.model_dump(mode="json"))
     else:
-        run = Run.read(out)
+        run = Run.read(out).write(state="training")
     devices = made.settings.devices or 1
     if devices == 1:
-        return _Training(run, made, machine, tell, progress).go(_fabric(made, machine, "auto"), resume)
+        return _Training(run, made, machine, tell, progress).go(_fabric(made, machine, "auto"), resume, began)
     # One process per device; they are started here, unless torchrun or SLURM has started them already.
     fabric = _fabric(made, machine, "ddp" if _launched() else "ddp_spawn")
     result: Run = cast(Any, fabric).launch(_in_process, run, made, machine, resume)
@@ -112,7 +117,7 @@ def train(
 
 def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool) -> Run:
     tell = print if fabric.is_global_zero else (lambda _text: None)
-    return _Training(run, made, machine, tell, False).go(fabric, resume)
+    return _Training(run, made, machine, tell, False).go(fabric, resume, time.perf_counter())
 
 
 def _launched() -> bool:
@@ -181,7 +186,11 @@ def _resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[
         UserError: If the data or a given setting is not what the run began with: the result would be neither training.
     """
     run = Run.read(out)
-    made = Plan.model_validate_json((out / "plan.json").read_text())
+    try:
+        made = Plan.model_validate(read_json(out / "plan.json"))
+    except ValidationError as error:
+        wrong = [f"{out / 'plan.json'}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UserError("plan.json is damaged", wrong, "start anew: --overwrite") from None
     began = made.settings.model_dump()
     other = [
         f"{name} is {value!r} now, the run began with {began[name]!r}"
@@ -246,11 +255,11 @@ class _Training:
         self.at = _Progress()
         self.val: Dataset | None = None
 
-    def go(self, fabric: Fabric, resume: bool) -> Run:
-        """Train to the end of the budget."""
-        started = time.perf_counter()
+    def go(self, fabric: Fabric, resume: bool, began: float) -> Run:
+        """Train to the end of the budget, which runs from `began` (of `time.perf_counter`) on."""
+        started = began
         keep_freed_memory()
-        seed_everything(self.settings.seed, verbose=False)
+        torch.manual_seed(cast(int, self.settings.seed))
         truth = _read(self.run, "train")
         self.val = Dataset.read_split(Path(self.run.data), "val")
         if self.val is not None and not len(self.val):
@@ -281,31 +290,34 @@ class _Training:
         )
         try:
             with log, progress_bar(self.bar and fabric.is_global_zero) as bar:
-                while (done := self._share(time.perf_counter() - started, fabric)) < 1.0:
+                while (done := self._share(time.perf_counter() - started, fabric)) < 1.0 or self.at.step == 0:
+                    # Before the step, so that a run interrupted in a validation goes on with that validation.
+                    if self.at.step and (due := self._validations_due(done)) > self.at.validations:
+                        self._validate(fabric, network, log, due)
+                        network.train()
+                        continue  # the validation took its share of the budget
                     before = time.perf_counter()
                     batch = next(batches)
                     waited = time.perf_counter() - before
                     rate = self._rate(done)
-                    losses = self._step(fabric, model, optimiser, batch, rate)
-                    self.at.step += 1
+                    with uninterrupted():
+                        losses = self._step(fabric, model, optimiser, batch, rate)
+                        self.at.step += 1
                     now = time.perf_counter()
                     self.at.elapsed_s = now - started
                     window.add(losses, now - before, waited)
                     self.at.step_s = window.time_s / window.count
-                    bar(done, self.at.step, float(sum(losses[k] for k in LOSSES)))
+                    bar(done, self.at.step, sum(float(losses[k].detach()) for k in LOSSES))
                     if self.at.step % cast(int, self.settings.log_every) == 0:
                         self._line(log, window, rate, len(photos))
                         window = _Window()
-                    if self._validation_due():
-                        self._validate(fabric, network, log)
-                        network.train()
                     if fabric.is_global_zero and time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                         self._save(network, optimiser)
                         saved_at = time.perf_counter()
                 if window.count:
                     self._line(log, window, self._rate(1.0), len(photos))
                 while self.val is not None and self.at.validations < cast(int, self.settings.validations):
-                    self._validate(fabric, network, log, last=True)
+                    self._validate(fabric, network, log, cast(int, self.settings.validations))
                 self.at.elapsed_s = time.perf_counter() - started
                 if fabric.is_global_zero:
                     self._save(network, optimiser)
@@ -440,18 +452,18 @@ class _Training:
             f"  total {entry['total']:.3f}"
         )
 
-    def _validation_due(self) -> bool:
-        """Tell whether the next of the evenly spaced validations is due; the last one is taken after the last step."""
+    def _validations_due(self, done: float) -> int:
+        """Count the evenly spaced validations whose time has come; the last is taken after the last step."""
         count = cast(int, self.settings.validations)
-        if self.val is None or self.at.validations >= count - 1:
-            return False
-        done = self.at.step / self.steps if self.steps else self.at.elapsed_s / cast(float, self.seconds)
-        return done >= (self.at.validations + 1) / count
+        return min(int(done * count + 1e-9), count - 1) if self.val is not None else 0
 
-    def _validate(self, fabric: Fabric, network: nn.Module, log: Log, last: bool = False) -> None:
-        """Score the validation photos and keep the best weights; every process waits for the first."""
+    def _validate(self, fabric: Fabric, network: nn.Module, log: Log, number: int) -> None:
+        """Score the validation photos and keep the best weights; every process waits for the first.
+
+        Args:
+            number: Of the validations, how many there have been when this one is done.
+        """
         started = time.perf_counter()
-        self.at.validations = cast(int, self.settings.validations) if last else self.at.validations + 1
         if fabric.is_global_zero:
             assert self.val is not None
             network.eval()
@@ -461,12 +473,12 @@ class _Training:
             ap = result.metrics["segm/AP"]
             best = (ap if ap is not None else 0.0) > self.at.best_ap
             if best:
-                self.at.best_ap = ap if ap is not None else 0.0
                 threshold = result.threshold["score"] if result.threshold else 0.5
                 self.run = self.run.write(
                     metrics=result.metrics, best_step=self.at.step, threshold=threshold, step=self.at.step
                 )
                 self.run.save_weights(BEST, network.state_dict())
+                self.at.best_ap = ap if ap is not None else 0.0
             epoch = (self.at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos + 1
             entry = {
                 "kind": "validation",
@@ -483,6 +495,7 @@ class _Training:
             )
             self.tell(f"validation at step {self.at.step}: {shown}{'  (best so far)' if best else ''}")
             self.at.validation_s = time.perf_counter() - started
+        self.at.validations = number
         fabric.barrier()
 
     def _save(self, network: nn.Module, optimiser: Any) -> None:
@@ -521,6 +534,22 @@ def _read(run: Run, split: str) -> Dataset:
     if found is None:
         raise UserError(f"the data has no {split} split", [run.data], "prepare the data again")
     return found
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block: a step is taken whole or not at all, so that it can be gone on from."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+    came: list[Any] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came and callable(usual):
+        usual(*came[0])
 
 
 def keep_freed_memory() -> None:

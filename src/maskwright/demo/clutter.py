@@ -25,6 +25,7 @@ from maskwright.demo.materials import (
     steel,
     wood,
 )
+from maskwright.demo.noise import Floats
 from maskwright.demo.render import Part
 from maskwright.demo.shapes import Bar, Box, Disc, Plate, regular, spline
 
@@ -47,8 +48,8 @@ def _screwdriver(rng: np.random.Generator, long: float) -> list[Part]:
     handle = plastic(rng, colour) if chance(rng, 0.5) else rubber(rng, colour, long * 0.035, 0)
     split = long * between(rng, -0.08, 0.06)
     start = -long / 2
-    knots = [(start, half * 0.75), (start + long * 0.04, half), (start + long * 0.22, half), (split - long * 0.07, half * 0.7),
-             (split - long * 0.02, half * 0.85), (split, half * 0.6)]  # fmt: skip
+    knots = [(start, half * 0.75), (start + long * 0.04, half), (start + long * 0.22, half),
+             (split - long * 0.07, half * 0.7), (split - long * 0.02, half * 0.85), (split, half * 0.6)]  # fmt: skip
     thin = half * between(rng, 0.26, 0.4)
     blade = [(split, thin), (long * 0.4, thin), (long * 0.46, thin * 1.5), (long / 2, thin * 1.3)]
     if chance(rng, 0.5):
@@ -62,7 +63,9 @@ def _screwdriver(rng: np.random.Generator, long: float) -> list[Part]:
     ]
 
 
-def _jaws(u: float, radius: float, gap: float, turn: float) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+def _jaws(
+    u: float, radius: float, gap: float, turn: float
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Return the outline of an open spanner end and of its gap, opening towards +u turned by `turn`."""
     ca, sa = float(np.cos(turn)), float(np.sin(turn))
     slot = [(-gap * 0.35, -gap / 2), (radius * 2, -gap / 2), (radius * 2, gap / 2), (-gap * 0.35, gap / 2)]
@@ -88,7 +91,8 @@ def _wrench(rng: np.random.Generator, long: float) -> list[Part]:
     thick = long * 0.03
     body = Part(Plate(outlines, holes, thick, thick * 0.8, 0.3, 0.2), material)
     groove = Box((long * 0.42, neck * 0.9), neck * 0.45, 0.1, neck * 0.4)
-    inlay = Material(tuple(c * 0.55 for c in material.colour), 0.7, 0.8, 0.4)  # type: ignore[arg-type]
+    r, g, b = material.colour
+    inlay = Material((r * 0.55, g * 0.55, b * 0.55), 0.7, 0.8, 0.4)
     return [body, Part(groove, inlay, z=thick)]
 
 
@@ -96,11 +100,18 @@ def _adjustable(rng: np.random.Generator, long: float) -> list[Part]:
     material = choose(rng, [chrome, steel, black_steel])(rng)
     h = long / 2
     body = spline(
-        [(-h, -h * 0.1), (-h, h * 0.1), (h * 0.35, h * 0.085), (h * 0.6, h * 0.2), (h * 0.98, h * 0.22), (h * 0.99, h * 0.1),
-         (h * 0.72, h * 0.04), (h * 0.70, -h * 0.14), (h * 0.6, -h * 0.2), (h * 0.4, -h * 0.14), (h * 0.3, -h * 0.085)]
+        [(-h, -h * 0.1), (-h, h * 0.1), (h * 0.35, h * 0.085), (h * 0.6, h * 0.2), (h * 0.98, h * 0.22),
+         (h * 0.99, h * 0.1), (h * 0.72, h * 0.04), (h * 0.70, -h * 0.14), (h * 0.6, -h * 0.2),
+         (h * 0.4, -h * 0.14), (h * 0.3, -h * 0.085)]
     )  # fmt: skip
     hole = [(-h * 0.88 + x, y) for x, y in regular(16, h * 0.05)]
-    jaw = [(h * 0.66, -h * 0.27), (h * 0.66, -h * 0.12), (h * 0.95, -h * 0.1), (h * 0.96, -h * 0.17), (h * 0.8, -h * 0.27)]
+    jaw = [
+        (h * 0.66, -h * 0.27),
+        (h * 0.66, -h * 0.12),
+        (h * 0.95, -h * 0.1),
+        (h * 0.96, -h * 0.17),
+        (h * 0.8, -h * 0.27),
+    ]
     thick = long * 0.035
     handle = rubber(rng, paint(rng)) if chance(rng, 0.4) else None
     parts = [
@@ -122,14 +133,19 @@ def _pliers(rng: np.random.Generator, long: float) -> list[Part]:
     nose = between(rng, 0.75, 1.0) * h
     parts: list[Part] = []
     for sign in (-1.0, 1.0):
-        handle = [(-h, sign * h * opening), (-h * 0.5, sign * h * (opening + 0.03)), (0.0, sign * h * 0.12), (h * 0.18, 0.0)]
+        handle = [
+            (-h, sign * h * opening),
+            (-h * 0.5, sign * h * (opening + 0.03)),
+            (0.0, sign * h * 0.12),
+            (h * 0.18, 0.0),
+        ]
         half = h * 0.062
         width = [(-h, half), (-h * 0.6, half * 1.15), (-h * 0.1, half), (h * 0.18, half * 1.1)]
         parts.append(Part(Bar(width, 2.4, 0.8, handle), material))
         cover = [(-h * 1.02, half * 1.3), (-h * 0.6, half * 1.5), (-h * 0.12, half * 1.25)]
         parts.append(Part(Bar(cover, 2.2, 0.85, handle, (2.5, 1)), sleeve, z=0.4))
-        jaw = [(h * 0.1, -sign * h * 0.02), (h * 0.12, sign * h * 0.2), (h * 0.45, sign * h * 0.16), (nose, sign * h * 0.05),
-               (nose, sign * h * 0.012), (h * 0.4, sign * h * 0.02)]  # fmt: skip
+        jaw = [(h * 0.1, -sign * h * 0.02), (h * 0.12, sign * h * 0.2), (h * 0.45, sign * h * 0.16),
+               (nose, sign * h * 0.05), (nose, sign * h * 0.012), (h * 0.4, sign * h * 0.02)]  # fmt: skip
         parts.append(Part(Plate([jaw], height=h * 0.1, bevel=h * 0.05, rim=0.3), material))
     parts.append(Part(Disc((h * 0.15, h * 0.15), 0, h * 0.13, h * 0.06), material, (h * 0.18, 0)))
     parts.append(Part(Disc((h * 0.06, h * 0.06), 0, 0.5, 0.4), steel(rng, 0.3), (h * 0.18, 0), z=h * 0.13))
@@ -139,9 +155,7 @@ def _pliers(rng: np.random.Generator, long: float) -> list[Part]:
 def _tape(rng: np.random.Generator, wide: float) -> list[Part]:
     r = wide / 2
     colour = choose(rng, [paint(rng), linear(206, 176, 120), linear(60, 60, 64), linear(150, 154, 158)])
-    wound = Material(
-        colour, 0.3, 0.0, 0.7, lambda u, v: (1 + 0.05 * np.sin(np.hypot(u, v) * 9)).astype(np.float32)
-    )
+    wound = Material(colour, 0.3, 0.0, 0.7, lambda u, v: (1 + 0.05 * np.sin(np.hypot(u, v) * 9)).astype(np.float32))
     card = Material(linear(190, 160, 120), 0.9, 0, 0.2)
     core = between(rng, 0.55, 0.7)
     return [
@@ -171,7 +185,9 @@ def _tape_measure(rng: np.random.Generator, wide: float) -> list[Part]:
 def _nut(rng: np.random.Generator, wide: float) -> list[Part]:
     r = wide / 2
     hole = regular(20, r * between(rng, 0.48, 0.58))
-    return [Part(Plate([regular(6, r)], [hole], r * 0.7, r * 0.22, 0.5, 0.12), choose(rng, [steel, chrome, brass])(rng))]
+    return [
+        Part(Plate([regular(6, r)], [hole], r * 0.7, r * 0.22, 0.5, 0.12), choose(rng, [steel, chrome, brass])(rng))
+    ]
 
 
 def _washer(rng: np.random.Generator, wide: float) -> list[Part]:
@@ -183,10 +199,11 @@ def _bolt(rng: np.random.Generator, long: float) -> list[Part]:
     half = long * between(rng, 0.09, 0.13)
     material = choose(rng, [steel, chrome, brass, black_steel])(rng)
     pitch = 2 * np.pi / max(half * 0.55, 0.9)
-    thread = Material(
-        material.colour, material.rough, 1.0, 0.8, None,
-        lambda u, v: (0.9 * np.cos(u * pitch + v * 0.8), np.zeros_like(v)),
-    )  # fmt: skip
+
+    def turns(u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        return np.float32(0.9) * np.cos(u * np.float32(pitch) + v * np.float32(0.8)), np.zeros_like(v)
+
+    thread = Material(material.colour, material.rough, 1.0, 0.8, None, turns)
     head = Box((long * 0.17, half * 3.4), 0.5, half * 2.2, 1.0)
     return [
         Part(Bar([(-long * 0.4, half), (long * 0.44, half), (long / 2, half * 0.7)]), thread),
@@ -204,7 +221,13 @@ def _nail(rng: np.random.Generator, long: float) -> list[Part]:
 def _hex_key(rng: np.random.Generator, long: float) -> list[Part]:
     half = long * between(rng, 0.022, 0.032)
     h = long / 2
-    bend = [(-h, -long * 0.3), (-h + long * 0.02, -long * 0.18), (-h + long * 0.09, -long * 0.03), (-h + long * 0.22, 0), (h, 0)]
+    bend = [
+        (-h, -long * 0.3),
+        (-h + long * 0.02, -long * 0.18),
+        (-h + long * 0.09, -long * 0.03),
+        (-h + long * 0.22, 0),
+        (h, 0),
+    ]
     return [Part(Bar([(-h, half), (h, half)], 3, 1.0, bend), black_steel(rng) if chance(rng, 0.6) else chrome(rng))]
 
 
@@ -223,12 +246,12 @@ def _ruler(rng: np.random.Generator, long: float) -> list[Part]:
     base = choose(rng, [steel(rng, 0.3), wood(rng), plastic(rng, (0.72, 0.6, 0.1))])
     tick = long / 60
 
-    def pattern(u: np.ndarray, v: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def pattern(u: Floats, v: Floats) -> Floats:
         value = base.pattern(u, v) if base.pattern else np.ones_like(u)
         number = np.floor(u / tick)
         deep = np.where(number % 10 == 0, 0.75, np.where(number % 5 == 0, 0.5, 0.3)) * half
         marked = (u / tick - number < 0.35) & (v < -half + deep)
-        return np.where(marked, value * 0.08, value).astype(np.float32)
+        return np.where(marked, value * np.float32(0.08), value)
 
     printed = Material(base.colour, base.rough, base.metal, base.shine, pattern, base.bumps)
     hole = [(long * 0.47 + x, y) for x, y in regular(14, half * 0.3)]
@@ -241,7 +264,14 @@ def _chisel(rng: np.random.Generator, long: float) -> list[Part]:
     handle = wood(rng) if chance(rng, 0.6) else plastic(rng)
     knots = [(-h, half * 0.8), (-h * 0.9, half), (-h * 0.4, half * 0.9), (-h * 0.05, half * 0.65)]
     wide = half * between(rng, 0.7, 1.1)
-    blade = [(-h * 0.05, -half * 0.4), (h * 0.2, -wide), (h, -wide), (h, wide), (h * 0.2, wide), (-h * 0.05, half * 0.4)]
+    blade = [
+        (-h * 0.05, -half * 0.4),
+        (h * 0.2, -wide),
+        (h, -wide),
+        (h, wide),
+        (h * 0.2, wide),
+        (-h * 0.05, half * 0.4),
+    ]
     return [
         Part(Plate([blade], height=half * 0.6, bevel=wide * 0.35, rim=0.4), steel(rng, 0.25), z=half * 0.4),
         Part(Bar([(-h * 0.08, half * 0.72), (h * 0.0, half * 0.66)]), brass(rng), z=0.1),
@@ -255,7 +285,10 @@ def _knife(rng: np.random.Generator, long: float) -> list[Part]:
     blade = [(h * 0.5, -half * 0.55), (h * 0.95, -half * 0.55), (h * 0.78, half * 0.55), (h * 0.5, half * 0.55)]
     return [
         Part(Plate([blade], height=0.8, bevel=0.5, rim=0.3), steel(rng, 0.2), z=half * 0.5),
-        Part(Bar([(-h, half), (-h * 0.3, half * 0.85), (h * 0.3, half), (h * 0.58, half * 0.75)], 4, 0.8, ends=(2, 2)), body),
+        Part(
+            Bar([(-h, half), (-h * 0.3, half * 0.85), (h * 0.3, half), (h * 0.58, half * 0.75)], 4, 0.8, ends=(2, 2)),
+            body,
+        ),
         Part(Box((h * 0.7, half * 0.5), half * 0.25, 0.2, 0.4), _DARK, (h * 0.1, 0), z=half * 0.8),
         Part(Box((h * 0.16, half * 0.55), 0.5, 1.2, 0.6), steel(rng), (h * 0.25, 0), z=half * 0.8),
     ]
@@ -283,8 +316,11 @@ def _brush(rng: np.random.Generator, long: float) -> list[Part]:
     h, wide = long / 2, long * between(rng, 0.1, 0.16)
     handle = wood(rng) if chance(rng, 0.6) else painted(rng)
     knots = [(-h, wide * 0.3), (-h * 0.7, wide * 0.42), (-h * 0.2, wide * 0.3), (h * 0.1, wide * 0.95)]
-    hair = Material(choose(rng, [(0.06, 0.04, 0.03), (0.55, 0.45, 0.3)]), 0.8, 0, 0.3, None,
-                    lambda u, v: (np.zeros_like(u), (0.6 * np.sin(v * 7 + np.sin(v * 3) * 2)).astype(np.float32)))  # fmt: skip
+
+    def strands(u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        return np.zeros_like(u), 0.6 * np.sin(v * 7 + np.sin(v * 3) * 2)
+
+    hair = Material(choose(rng, [(0.06, 0.04, 0.03), (0.55, 0.45, 0.3)]), 0.8, 0, 0.3, None, strands)
     return [
         Part(Bar([(h * 0.25, wide), (h * 0.8, wide * 1.05), (h, wide * 0.8)], 3, 0.35), hair),
         Part(Bar(knots, 2.5, 0.5, ends=(2, 0)), handle),
@@ -295,7 +331,8 @@ def _brush(rng: np.random.Generator, long: float) -> list[Part]:
 _THINGS = [
     (_screwdriver, 75, 130, 0.5), (_screwdriver, 75, 130, 0.5), (_wrench, 70, 130, 0.5), (_wrench, 70, 130, 0.5),
     (_adjustable, 80, 120, 0.5), (_pliers, 75, 115, 0.5), (_pliers, 75, 115, 0.5), (_tape, 45, 75, 0.5),
-    (_tape_measure, 40, 60, 0.7), (_nut, 11, 24, 0.5), (_nut, 11, 24, 0.5), (_washer, 11, 26, 0.5), (_bolt, 22, 48, 0.5),
-    (_bolt, 22, 48, 0.5), (_nail, 25, 60, 0.5), (_hex_key, 40, 80, 0.5), (_pencil, 70, 110, 0.5), (_ruler, 90, 160, 0.5),
-    (_chisel, 80, 120, 0.5), (_knife, 65, 95, 0.5), (_socket, 15, 28, 0.5), (_carton, 50, 95, 0.6), (_brush, 70, 110, 0.5),
+    (_tape_measure, 40, 60, 0.7), (_nut, 11, 24, 0.5), (_nut, 11, 24, 0.5), (_washer, 11, 26, 0.5),
+    (_bolt, 22, 48, 0.5), (_bolt, 22, 48, 0.5), (_nail, 25, 60, 0.5), (_hex_key, 40, 80, 0.5), (_pencil, 70, 110, 0.5),
+    (_ruler, 90, 160, 0.5), (_chisel, 80, 120, 0.5), (_knife, 65, 95, 0.5), (_socket, 15, 28, 0.5),
+    (_carton, 50, 95, 0.6), (_brush, 70, 110, 0.5),
 ]  # fmt: skip

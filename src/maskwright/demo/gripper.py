@@ -47,7 +47,7 @@ class Gripper:
 
 def gripper(rng: np.random.Generator, kind: str | None = None) -> Gripper:
     """Draw up a gripper; its kind is drawn too if not given."""
-    kind = kind or choose(rng, list(_KINDS))
+    kind = kind or choose(rng, [*_KINDS, "inline"])  # twice: the one kind that leaves a hammer in one piece
     return _KINDS[kind](rng)
 
 
@@ -131,15 +131,15 @@ def _pinch(rng: np.random.Generator) -> Gripper:
         Part(Bar(taper, 5, 0.55, ends=(1.8, 0)), finish.finger, z=8),
         Part(Box((palm * 0.8, half * 1.1), 1.5, 1.2, 0.8), finish.trim, (reach - 4, 0), z=10.5),
         *_bolts([(reach - 6.5, 0.0), (reach - 1.5, 0.0)], 1.3, 11.6, finish.arm),
-        Part(Box((long, palm * 2), between(rng, 2, 5), 9, between(rng, 1.5, 4)), finish.body, (reach + long / 2, 0), z=6),
+        Part(
+            Box((long, palm * 2), between(rng, 2, 5), 9, between(rng, 1.5, 4)), finish.body, (reach + long / 2, 0), z=6
+        ),
         Part(Box((long * 0.5, palm * 0.9), 1.0, 0.7, 0.6), finish.trim, (reach + long * 0.55, 0), z=15),
         *_arm(rng, finish, reach + long - 1, palm * between(rng, 0.8, 1.0), 3),
     ]
     if chance(rng, 0.5):
         front.insert(1, Part(Box((6, half * 1.35), 0.8, 0.8, 0.5), finish.pad, (-tip + 5.5, 0), z=10.2))
-    front += _bolts(
-        [(reach + 3.5, sign * (palm - 3.2)) for sign in (-1.0, 1.0)], 1.4, 14.8, finish.trim
-    )
+    front += _bolts([(reach + 3.5, sign * (palm - 3.2)) for sign in (-1.0, 1.0)], 1.4, 14.8, finish.trim)
     return Gripper("pinch", behind, front, False)
 
 
@@ -149,7 +149,9 @@ def _three_fingers(rng: np.random.Generator) -> Gripper:
     gap, half = between(rng, 7, 11), between(rng, 2.8, 4.2)
     reach, palm = between(rng, 15, 21), gap + half + between(rng, 1, 4)
     long = between(rng, 16, 26)
-    behind = [Part(Bar([(-12, half * 0.8), (0, half), (reach + 4, half * 1.2)], 3, 0.8, ends=(3, 0)), finish.finger, z=-9)]
+    behind = [
+        Part(Bar([(-12, half * 0.8), (0, half), (reach + 4, half * 1.2)], 3, 0.8, ends=(3, 0)), finish.finger, z=-9)
+    ]
     front: list[Part] = []
     for sign in (-1.0, 1.0):
         knee = between(rng, 8, 11)
@@ -194,9 +196,7 @@ def _soft(rng: np.random.Generator) -> Gripper:
     spread = between(rng, 6.5, 10) if chance(rng, 0.6) else 0.0
     fingers = [-spread, spread] if spread else [0.0]
     behind = [Part(finger(-12, reach + 4, half * 0.95), skin, (0, 0), z=-11)]
-    front = [
-        Part(finger(-between(rng, 9, 13), reach + 3, half), skin, (0, at), -0.01 * at, z=6) for at in fingers
-    ]
+    front = [Part(finger(-between(rng, 9, 13), reach + 3, half), skin, (0, at), -0.01 * at, z=6) for at in fingers]
     palm = half + spread + between(rng, 1.5, 4)
     front += [
         Part(Box((long, palm * 2), 3, 10, 2.5), finish.body, (reach + long / 2, 0), z=6),

@@ -41,13 +41,15 @@ class Hammer:
     """A hammer ready to be drawn.
 
     Args:
-        parts: In the hammer's frame.
+        handle: Its parts in the hammer's frame, holes last.
+        head: Its parts, drawn after the handle.
         kind: Its head's name.
         grip: `(least u, most u)` where a gripper may hold the handle without hiding what makes it a hammer.
         hole: `(u, v)` of the middle of the hole in the handle, if it has one.
     """
 
-    parts: list[Part]
+    handle: list[Part]
+    head: list[Part]
     kind: str
     grip: tuple[float, float]
     hole: tuple[float, float] | None
@@ -70,8 +72,7 @@ def hammer(rng: np.random.Generator) -> Hammer:
     solid = [part for part in handle if part.material is not None]
     low = -36.0 if hole is None or hole[0] > -30 else -28.0
     high = 14.0 if hole is None or hole[0] < -20 else hole[0] - 22
-    # Holes come straight after the handle, so that nothing of the head is cut.
-    return Hammer([*solid, *holes, *head], kind, (low, max(high, low + 4)), hole)
+    return Hammer([*solid, *holes], head, kind, (low, max(high, low + 4)), hole)
 
 
 class _Turned:
@@ -122,7 +123,14 @@ def _face_side(rng: np.random.Generator, turned: _Turned, body: Material, reach:
     bright = steel(rng, between(rng, 0.1, 0.35)) if chance(rng, 0.7) else body
     r, neck = between(rng, 5.4, 6.8), between(rng, 3.9, 4.9)
     poll = between(rng, 5, 8)
-    knots = [(2, 5.6), (min(7, reach - poll - 3), neck + 0.3), (reach - poll - 2, neck), (reach - poll, r), (reach - 0.8, r), (reach, r - 0.5)]
+    knots = [
+        (2, 5.6),
+        (min(7, reach - poll - 3), neck + 0.3),
+        (reach - poll - 2, neck),
+        (reach - poll, r),
+        (reach - 0.8, r),
+        (reach, r - 0.5),
+    ]
     turned_bright = [turned.lathe(bright, [(reach - poll * 0.85, r - 0.1), (reach - 0.8, r + 0.05), (reach, r - 0.45)])]
     return [turned.lathe(body, knots), *turned_bright, *turned.face(bright, reach, r - 0.4, 1)]
 
@@ -200,7 +208,16 @@ def _deadblow(rng: np.random.Generator, turned: _Turned) -> list[Part]:
     body = plastic(rng)
     reach, r = between(rng, 15, 20), between(rng, 7.6, 9.6)
     rings: list[tuple[float, float]] = []
-    for v, w in ((-1.0, 1.0), (-0.72, 1.0), (-0.66, 0.9), (-0.3, 0.9), (0.3, 0.9), (0.66, 0.9), (0.72, 1.0), (1.0, 1.0)):
+    for v, w in (
+        (-1.0, 1.0),
+        (-0.72, 1.0),
+        (-0.66, 0.9),
+        (-0.3, 0.9),
+        (0.3, 0.9),
+        (0.66, 0.9),
+        (0.72, 1.0),
+        (1.0, 1.0),
+    ):
         rings.append((v * reach, r * w))
     return [turned.lathe(body, rings), *turned.face(body, reach, r, 1), *turned.face(body, -reach, r, -1)]
 
@@ -222,11 +239,10 @@ def _joiner(rng: np.random.Generator, turned: _Turned) -> list[Part]:
     half, slant, thick = between(rng, 17, 22), between(rng, 0, 3.5), between(rng, 10, 13)
     outline = [(_HEAD - thick + 2, -half + slant), (_HEAD - thick + 2, half - slant), (_HEAD + thick - 2, half),
                (_HEAD + thick - 2, -half)]  # fmt: skip
-    block = turned.plate(body, [(u, v) for u, v in outline], between(rng, 7, 9), 1.2)
     # The grain of the head runs along the head: the plate's own u is along the handle, so it is turned to lie along v.
     points = [(v, -(u - _HEAD)) for u, v in outline]
-    shape = Plate([[(a * turned.k, b * turned.size) for a, b in points]], height=8.5, bevel=1.2, rim=0.2)
-    return [Part(shape, body, (_HEAD, 0), _ALONG_V, block.z)]
+    shape = Plate([[(a * turned.k, b * turned.size) for a, b in points]], height=between(rng, 7, 9), bevel=1.2, rim=0.2)
+    return [Part(shape, body, (_HEAD, 0), _ALONG_V)]
 
 
 def _brick(rng: np.random.Generator, turned: _Turned) -> list[Part]:
@@ -274,7 +290,12 @@ def _hole_at_end(rng: np.random.Generator, half: float, share: float = 0.38) -> 
 def _wooden_handle(rng: np.random.Generator) -> _Handle:
     holes, hole = _hole_at_end(rng, 5.6, 0.3)
     end = between(rng, 5.4, 6.2) if holes else between(rng, 4.3, 5.8)
-    knots = [(-50, end - 0.4), (-46, end), (-30, between(rng, 3.9, 4.9)), (-8, between(rng, 3.4, 4.2))]
+    knots: list[tuple[float, float]] = [
+        (-50, end - 0.4),
+        (-46, end),
+        (-30, between(rng, 3.9, 4.9)),
+        (-8, between(rng, 3.4, 4.2)),
+    ]
     knots += [(14, between(rng, 2.9, 3.7)), (34, 3.6), (44, 4.3), (between(rng, 49, 53), 3.9)]
     bend: Points = ()
     if not holes and chance(rng, 0.35):
@@ -297,7 +318,12 @@ def _wooden_handle(rng: np.random.Generator) -> _Handle:
 
 def _grip_bar(rng: np.random.Generator, start: float, half: float) -> Bar:
     swell = between(rng, 0.0, 0.9)
-    knots = [(-50, half + swell), (-44, half + swell * 0.7), (-34, half - 0.4), (-26, half + swell * 0.4)]
+    knots: list[tuple[float, float]] = [
+        (-50, half + swell),
+        (-44, half + swell * 0.7),
+        (-34, half - 0.4),
+        (-26, half + swell * 0.4),
+    ]
     knots += [(-18, half - 0.3), (start - 3, half - 0.5), (start, half - 1.1)]
     bend: Points = ()
     if chance(rng, 0.3):
@@ -367,7 +393,9 @@ def _moulded_handle(rng: np.random.Generator) -> _Handle:
     if holes:
         half = max(half, 5.6)
     colour = paint(rng)
-    shaft = Bar([(-50, half + 0.3), (-44, half + 0.4), (-20, half - 0.7), (0, half - 1.2), (40, half - 0.6), (48, half)], 2.6)
+    shaft = Bar(
+        [(-50, half + 0.3), (-44, half + 0.4), (-20, half - 0.7), (0, half - 1.2), (40, half - 0.6), (48, half)], 2.6
+    )
     parts = [Part(replace(shaft, ends=(2.5, 0)), plastic(rng, colour))]
     if chance(rng, 0.6):
         parts.append(Part(Bar([(-40, half), (-14, half - 0.5)], 2.4, 0.95), rubber(rng, None, 3.2, 1), z=0.3))

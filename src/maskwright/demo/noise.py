@@ -45,7 +45,7 @@ def field(kind: Kind) -> Floats:
             "grain": np.exp(-((f / 110.0) ** 2)) * (1 - np.exp(-((f / 40.0) ** 2))),
         }[kind]
         gain[0, 0] = 0
-        values = fft.irfft2(spectrum * gain.astype(np.float32), s=(SIDE, SIDE)).astype(np.float32)
+        values = np.asarray(fft.irfft2(spectrum * gain.astype(np.float32), s=(SIDE, SIDE)), dtype=np.float32)
     values -= values.mean()
     values /= values.std()
     values.setflags(write=False)
@@ -100,7 +100,7 @@ def cut(rng: np.random.Generator, kind: Kind, side: int, stretch: tuple[int, int
             whole = place.astype(np.int32)
             share = (place - whole.astype(np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
             low, high = piece.take(whole, axis=axis), piece.take(whole + 1, axis=axis)
-            piece = low + (high - low) * share
+            piece = np.asarray(low + (high - low) * share, dtype=np.float32)
         else:
             piece = piece[:side] if axis == 0 else piece[:, :side]
     return np.ascontiguousarray(piece)

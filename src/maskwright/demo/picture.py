@@ -19,6 +19,9 @@ from maskwright.demo.render import NOMINAL, SAMPLES, Canvas, Layer, Light, Part,
 _LEAST_VISIBLE = 0.55
 """Least share of the hammer that the gripper and the picture's border leave to be seen."""
 
+_LEAST_HEAD = 0.75
+"""Least share of its head that is seen: without it, a hammer is a stick."""
+
 _LEAST_AREA = 0.012
 """Least share of the picture that the visible hammer takes."""
 
@@ -51,7 +54,9 @@ def picture(seed: int, split: int, index: int, side: int = 331) -> Picture:
     """
     rng = np.random.default_rng([seed, split, index])
     canvas = Canvas(side, Light.random(rng))
-    plane = Pose.at(NOMINAL / 2, NOMINAL / 2, between(rng, -0.4, 0.4), 1.0, 0.0, (between(rng, 0, 0.62), between(rng, -0.25, 0.25)))
+    plane = Pose.at(
+        NOMINAL / 2, NOMINAL / 2, between(rng, -0.4, 0.4), 1.0, 0.0, (between(rng, 0, 0.62), between(rng, -0.25, 0.25))
+    )
     scene = _Scene(canvas, _table(rng, canvas, plane))
     scene.lay(_scattered(rng, plane), rng)
     held = _held(rng, canvas)
@@ -68,7 +73,9 @@ def _half_covered(tool: Layer, front: Layer | None, side: int) -> NDArray[np.boo
     def samples(layer: Layer) -> Floats:
         full = np.zeros((side * SAMPLES, side * SAMPLES), dtype=np.float32)
         rows, columns = layer.window
-        full[rows.start * SAMPLES : rows.stop * SAMPLES, columns.start * SAMPLES : columns.stop * SAMPLES] = layer.samples
+        full[rows.start * SAMPLES : rows.stop * SAMPLES, columns.start * SAMPLES : columns.stop * SAMPLES] = (
+            layer.samples
+        )
         return full
 
     seen = samples(tool)
@@ -108,22 +115,29 @@ def _held(rng: np.random.Generator, canvas: Canvas) -> _Held:
         size = between(rng, 0.85, 1.15) * (1.0 if length > 130 else 1.2)
         held = pose.on(*grip, way, size)
         hidden = canvas.silhouette(hand.front, held)
-        whole = canvas.silhouette(tool.parts, pose)
-        visible = int((whole & ~hidden).sum())
-        total = int(whole.sum())
+        head = canvas.silhouette(tool.head, pose)
+        whole = canvas.silhouette(tool.handle, pose) | head
+        visible, total = int((whole & ~hidden).sum()), int(whole.sum())
+        head_visible, head_total = int((head & ~hidden).sum()), int(head.sum())
         corners = [pose.point(u, v) for u in (-52, 56) for v in (-30, 24)]
         if not all(0 < a < NOMINAL and 0 < b < NOMINAL for a, b in corners):
             # The same picture at half the size in the middle of a frame shows what lies outside as well.
             wider = Pose(_HALVED @ pose.to_picture, pose.turn, pose.scale / 2, height)
-            total = int(canvas.silhouette(tool.parts, wider, 2).sum())
-        if visible < _LEAST_VISIBLE * total or visible < _LEAST_AREA * whole.size * 1.15:
+            wide_head = canvas.silhouette(tool.head, wider, 2)
+            head_total = int(wide_head.sum())
+            total = int((canvas.silhouette(tool.handle, wider, 2) | wide_head).sum())
+        if (
+            head_visible < _LEAST_HEAD * head_total
+            or visible < _LEAST_VISIBLE * total
+            or visible < _LEAST_AREA * whole.size * 1.15
+        ):
             continue
         if tool.hole is not None and chance(rng, 0.8):  # a hole that cannot be seen teaches nothing
             at_x, at_y = pose.point(*tool.hole)
             near = hidden[max(int(at_y / 4) - 1, 0) : int(at_y / 4) + 2, max(int(at_x / 4) - 1, 0) : int(at_x / 4) + 2]
             if near.any() or not (8 < at_x < NOMINAL - 8 and 8 < at_y < NOMINAL - 8):
                 continue
-        order = [(hand.behind, held), (tool.parts, pose), (hand.front, held)]
+        order = [(hand.behind, held), ([*tool.handle, *tool.head], pose), (hand.front, held)]
         return _Held(tool, hand, order, height)
 
 
@@ -137,14 +151,14 @@ def _table(rng: np.random.Generator, canvas: Canvas, plane: Pose) -> Floats:
     if chance(rng, 0.35):
         other = ground(rng, side, canvas.light, plane) * between(rng, 0.35, 0.9)
         turn = between(rng, 0, 2 * np.pi)
-        line = (np.arange(side, dtype=np.float32) + 0.5) / np.float32(canvas.unit)
-        off = between(rng, 40, 130)
-        away = (line[None] - NOMINAL / 2) * float(np.cos(turn)) + (line[:, None] - NOMINAL / 2) * float(np.sin(turn)) - off
+        line = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(canvas.unit) - np.float32(NOMINAL / 2)
+        along, across = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        away: Floats = line[None] * along + line[:, None] * across - np.float32(between(rng, 40, 130))
         share = np.clip(away * canvas.unit + 0.5, 0, 1).astype(np.float32)
         if chance(rng, 0.6):
             other = blurred(other, between(rng, 0.8, 3) * canvas.unit)
         lip = 1 + 0.5 * np.exp(-((away + 1.5) ** 2) / 2)  # the table's edge catches light
-        base = base * lip * (1 - share) + other * shade_of_edge(away, between(rng, 6, 30)) * share
+        base = base * (lip * (1 - share)) + other * shade_of_edge(away, between(rng, 6, 30)) * share
     return np.asarray(base, dtype=np.float32)
 
 
@@ -211,7 +225,7 @@ class _Scene:
         """
         side = top.shape[0]
         half = round(NOMINAL / 2)
-        small = resized(top, (half, half), smooth=False)
+        small = resized(top, (half, half))
         lx, ly, lz = self.canvas.light.towards
         flat = float(np.hypot(lx, ly))
         reach = min(float(small.max() - small.min()) * flat / lz, 60.0)
@@ -237,7 +251,7 @@ class _Scene:
         return resized(shadow, (side, side)), resized(dark, (side, side))
 
     def _far(self, layers: list[Layer]) -> Floats:
-        """Return the light that held things leave on the ground: the higher they are, the further off and the softer."""
+        """Return the light that held things leave on the ground: the higher, the further off and the softer."""
         lx, ly, lz = self.canvas.light.towards
         side, half = self.canvas.side, round(NOMINAL / 2)
         floor = np.ones((half, half), dtype=np.float32)
@@ -248,7 +262,7 @@ class _Scene:
             low, high = np.percentile(layer.top[solid][::7], [10, 90]).tolist()
             full = np.zeros((side, side), dtype=np.float32)
             full[layer.window] = layer.cover
-            cover = resized(full, (half, half), smooth=False)
+            cover = resized(full, (half, half))
             shade = np.zeros_like(cover)
             for level in (low, (low + high) / 2, high):
                 shift = round(-lx / lz * level / 2), round(-ly / lz * level / 2)

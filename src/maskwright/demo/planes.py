@@ -81,7 +81,6 @@ def _lit(texture_: Texture, light: Light, pose: Pose) -> Floats:
     # The lamp in the plane's own frame.
     px, py, pz = (pose.turn.T @ np.array(light.towards)).tolist()
     colour, relief = texture_.colour, texture_.relief
-    assert colour.dtype == np.float32 and (relief is None or relief.dtype == np.float32)
     if relief is None:
         return np.asarray(colour * (ambient + light.colour * np.float32(light.towards[2]))[:, None, None])
     slope_y, slope_x = np.empty_like(relief), np.empty_like(relief)
@@ -129,7 +128,9 @@ def _axes(n: int) -> tuple[Floats, Floats]:
 
 
 def _wood(rng: np.random.Generator, n: int) -> Texture:
-    tone = linear(*choose(rng, [(196, 150, 100), (150, 104, 66), (110, 74, 48), (214, 182, 138), (168, 160, 148), (84, 56, 40)]))
+    tone = linear(
+        *choose(rng, [(196, 150, 100), (150, 104, 66), (110, 74, 48), (214, 182, 138), (168, 160, 148), (84, 56, 40)])
+    )
     x, y = _axes(n)
     wide = between(rng, 45, 140)
     board = np.floor(y / wide + 0.37)
@@ -160,8 +161,8 @@ def _concrete(rng: np.random.Generator, n: int) -> Texture:
     cloud, fine, grain = cut(rng, "cloud", n), cut(rng, "fine", n), cut(rng, "grain", n)
     value = 1 + between(rng, 0.05, 0.2) * cloud + 0.07 * fine + 0.06 * grain
     pits = cut(rng, "grain", n) > between(rng, 2.2, 3.0)
-    value = np.where(pits, value * 0.55, value)
-    relief = 0.35 * fine + 0.25 * grain - np.float32(1.2) * pits
+    value = np.where(pits, value * np.float32(0.55), value)
+    relief = 0.35 * fine + 0.25 * grain - 1.2 * pits.astype(np.float32)
     if chance(rng, 0.5):  # cracks: where a slow field crosses zero
         field = cut(rng, "cloud", n, (2, 2)) + 0.15 * cut(rng, "fine", n)
         crack = np.clip(1 - np.abs(field) / 0.02, 0, 1)
@@ -211,9 +212,13 @@ def _cloth(rng: np.random.Generator, n: int) -> Texture:
     if style == 1:
         stripes = np.broadcast_to(((x / wide) % 1 < 0.4), (n, n)) * np.float32(1)
     elif style == 2:
-        stripes = (((x / wide) % 1 < 0.5) * np.float32(0.5) + ((y / wide) % 1 < 0.5) * np.float32(0.5)).astype(np.float32)
+        stripes = (((x / wide) % 1 < 0.5) * np.float32(0.5) + ((y / wide) % 1 < 0.5) * np.float32(0.5)).astype(
+            np.float32
+        )
     value = 1 + 0.12 * weave + 0.08 * thread
-    return Texture(np.clip(_between(colour, other, stripes) * value, 0.004, 0.9), 0.35 * weave + 0.2 * thread + folds, 0.0)
+    return Texture(
+        np.clip(_between(colour, other, stripes) * value, 0.004, 0.9), 0.35 * weave + 0.2 * thread + folds, 0.0
+    )
 
 
 def _tiles(rng: np.random.Generator, n: int) -> Texture:
@@ -262,7 +267,9 @@ def _asphalt(rng: np.random.Generator, n: int) -> Texture:
     grey = between(rng, 0.05, 0.16)
     stones = np.clip(grain - 0.4, 0, 2.5)
     value = 0.7 + 0.7 * stones * (0.7 + 0.3 * np.clip(white, -1, 2)) + 0.12 * cut(rng, "cloud", n)
-    return Texture(_tinted(value, (grey * between(rng, 0.95, 1.15), grey, grey * between(rng, 0.85, 1.05))), 0.9 * stones, 0.0)
+    return Texture(
+        _tinted(value, (grey * between(rng, 0.95, 1.15), grey, grey * between(rng, 0.85, 1.05))), 0.9 * stones, 0.0
+    )
 
 
 def _chipboard(rng: np.random.Generator, n: int) -> Texture:
@@ -303,4 +310,3 @@ _TEXTURES = [
 def shade_of_edge(share: Floats, width: float) -> Floats:
     """Return the darkening beside the line where two planes meet, from the signed distance to it."""
     return np.asarray(1 - 0.45 * np.exp(-np.clip(share, 0, None) / width), dtype=np.float32)
-

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskwright.demo.materials import Material, between, chance
+from maskwright.demo.materials import Material, between
 from maskwright.demo.noise import Floats
 from maskwright.demo.raster import blurred
 from maskwright.demo.shapes import Shape
@@ -144,7 +144,9 @@ class Light:
             room = room + inside * (tint * np.float32(between(rng, 0.8, 2.5)))[:, None, None]
         for _ in range(int(rng.integers(0, 4))):  # dark furniture
             cx, cy = rng.uniform(-0.8, 0.8, 2).tolist()
-            room = room * np.where((np.abs(x - cx) < between(rng, 0.05, 0.3)) & (np.abs(y - cy) < 0.4), np.float32(0.3), np.float32(1))
+            room = room * np.where(
+                (np.abs(x - cx) < between(rng, 0.05, 0.3)) & (np.abs(y - cy) < 0.4), np.float32(0.3), np.float32(1)
+            )
         levels = [blurred(room.astype(np.float32), radius) for radius in (1.2, 5, 13, 32)]
         stack = np.stack(levels).reshape(4, 3, -1).astype(np.float32)
         return cls(towards, colour, between(rng, 0.05, 0.35), stack)
@@ -340,12 +342,12 @@ def _averaged(
         total = raster[:, 0, :, 0] + raster[:, 0, :, 1]
         total += raster[:, 1, :, 0]
         total += raster[:, 1, :, 1]
-        return np.asarray(total * part)
+        return np.asarray(total * part, dtype=np.float32)
 
     cover = mean(alpha)
     channels = np.stack([np.bincount(pixels, channel, height * width).astype(np.float32) for channel in light])
     channels = channels.reshape(6, height, width) * part
-    top = mean(tops * alpha) / np.maximum(cover, np.float32(1e-3))
+    top = np.asarray(mean(tops * alpha) / np.maximum(cover, np.float32(1e-3)), dtype=np.float32)
     here = slice(y1, y2), slice(x1, x2)
     return Layer(here, cover, channels[:3], channels[3:], top, alpha.reshape(height * SAMPLES, width * SAMPLES))
 

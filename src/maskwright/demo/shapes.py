@@ -318,9 +318,7 @@ def spline(points: Points, count: int = 8, closed: bool = True) -> list[tuple[fl
         before[0], after[-1], next_but_one[-1], next_but_one[-2] = p[0], p[-1], p[-1], p[-1]
     t = (np.arange(count) / count)[None, :, None]
     p0, p1, p2, p3 = (q[:, None, :] for q in (before, p, after, next_but_one))
-    curve = 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
     return [(float(x), float(y)) for x, y in curve.reshape(-1, 2)]
 
 

@@ -455,8 +455,8 @@ def _mend_ids(noun: str, source: Source, keys: list[Any], tally: Tally) -> None:
 
 def _mend_header(sources: Sequence[Source], tally: Tally) -> None:
     for source in sources:
-        for name in ("info", "licenses"):
-            if not source.document.get(name):
+        for name, kind in (("info", dict), ("licenses", list)):
+            if not isinstance(source.document.get(name), kind):
                 tally.add(f"no '{name}' in the file, written anew", str(source.path))
 
 
@@ -586,7 +586,7 @@ def _object(annotation: Mapping[str, Any], size: Size, name: str, tally: Tally) 
             tally.add("objects without a pixel, left out", name)
             return None
         tally.add("polygons turned into run lengths")
-    elif isinstance(given.get("counts"), list):
+    elif isinstance(given, dict) and isinstance(given.get("counts"), list):
         tally.add("uncompressed run lengths, compressed", name)
     rle = rle_of(given, size)
     area = pixels.area(rle, size)

@@ -101,9 +101,8 @@ def missing(root: Path) -> UserError:
     for folder in [root, *(inner for outer in subfolders(root) for inner in [outer, *subfolders(outer)])]:
         count = sum(1 for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
         seen.append(f"{folder}: {plural(count, 'picture')}")
-    has_photos = any(
-        inner.name.lower() in PHOTO_NAMES for outer in [root, *subfolders(root)] for inner in subfolders(outer)
-    )
+    outer_folders = [root, *(folder for folder in subfolders(root) if split_and_category(folder.name)[0])]
+    has_photos = any(photo_folder(folder) is not None for folder in outer_folders)
     return UserError(
         "there is a folder of photos but no folder of mask images beside it"
         if has_photos

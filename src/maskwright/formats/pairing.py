@@ -166,6 +166,7 @@ def pair_all(
 def _best_rule(files: Sequence[tuple[Place, list[Path], list[Path]]]) -> Rule:
     """Return the strictest rule that pairs most masks; one that makes two files equal is no rule."""
     best, most = RULES[0], -1
+    total = sum(len(masks) for _, _, masks in files)
     for rule in RULES:
         _, photo_key, mask_key = rule
         paired, unique = 0, True
@@ -177,4 +178,6 @@ def _best_rule(files: Sequence[tuple[Place, list[Path], list[Path]]]) -> Rule:
             paired += sum(key in known for key in mask_keys)
         if paired > most and (unique or rule is RULES[0]):
             best, most = rule, paired
+        if most == total:
+            break
     return best

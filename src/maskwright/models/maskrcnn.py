@@ -161,6 +161,10 @@ class MaskRCNN(nn.Module):
         # The finest map serves the mask head alone: the backbone's, and the level above upsampled, both narrowed.
         self.fine = nn.Conv2d(backbone.channels[0], spec.fine_channels, 1)
         self.fine_context = nn.Conv2d(c, spec.fine_channels, 1)
+        self.fine_mix = nn.Conv2d(spec.fine_channels, spec.fine_channels, 3, padding=1)
+        # Every pixel of it says which category it is of: dense teaching for the map that masks are cut from.
+        self.semantic = nn.Conv2d(spec.fine_channels, spec.categories, 1)
+        nn.init.constant_(cast(Tensor, self.semantic.bias), -2.0)  # most pixels are background
         anchors = AnchorGenerator(spec.anchor_sizes, (spec.aspect_ratios,) * len(spec.anchor_sizes))
         self.rpn = RegionProposalNetwork(
             anchors,
@@ -182,7 +186,7 @@ class MaskRCNN(nn.Module):
         finest = found.pop("4")
         pyramid = self.pyramid(found)
         context = functional.interpolate(self.fine_context(pyramid["8"]), scale_factor=2.0, mode="nearest")
-        pyramid["4"] = functional.relu(self.fine(finest) + context)
+        pyramid["4"] = functional.relu(self.fine_mix(functional.relu(self.fine(finest) + context)))
         return cast("OrderedDict[str, Tensor]", pyramid)
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -242,12 +246,11 @@ class MaskRCNN(nn.Module):
             else:
                 box = box + deltas.sum() * 0
             if stage == 0:
-                correct += int((scores.argmax(1) == label).sum())
-                counted += len(label)
-            if stage == len(self.box_heads) - 1:
+                correct = int((scores.argmax(1) == label).sum())
+                counted = len(label)
                 for roi, lab, match, target in zip(rois, labels, matches, targets, strict=True):
                     # Many boxes around one object teach its mask little more than a few do.
-                    most = min(self.spec.mask_rois_per_photo, max(6, 2 * len(target["boxes"])))
+                    most = min(self.spec.mask_rois_per_photo, max(8, 2 * len(target["boxes"])))
                     chosen = torch.nonzero(lab > 0)[:, 0][:most]
                     mask_rois.append(roi[chosen])
                     mask_matches.append(match[chosen])
@@ -259,6 +262,7 @@ class MaskRCNN(nn.Module):
         results["classifier"] = classifier
         results["box"] = box
         results["mask"] = self._mask_loss(features, mask_rois, mask_matches, targets, shapes)
+        results["semantic"] = self._semantic_loss(features["4"], targets)
         results["box_accuracy"] = torch.tensor(correct / max(counted, 1))
         return results
 
@@ -282,6 +286,19 @@ class MaskRCNN(nn.Module):
         labels[len(positive) :] = 0
         return proposals[chosen], labels, match[chosen]
 
+    def _semantic_loss(self, finest: Tensor, targets: Sequence[Target]) -> Tensor:
+        """Teach the finest map to tell categories apart, pixel by pixel: cross-entropy and Dice (Milletari 2016)."""
+        logits = self.semantic(finest).float()
+        goal = torch.zeros_like(logits)
+        for i, target in enumerate(targets):
+            for label in target["labels"].unique().tolist():
+                union = target["masks"][target["labels"] == label].amax(0)
+                goal[i, label - 1] = functional.avg_pool2d(union[None].float(), 4)[0]
+        probability = logits.sigmoid()
+        overlap = 2 * (probability * goal).sum((0, 2, 3)) + 1
+        dice = 1 - overlap / ((probability + goal).sum((0, 2, 3)) + 1)
+        return functional.binary_cross_entropy_with_logits(logits, goal) + 0.5 * dice.mean()
+
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
         return cast(Tensor, self.mask_head(coarse, pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0)))
@@ -295,7 +312,9 @@ class MaskRCNN(nn.Module):
         shapes: list[tuple[int, int]],
     ) -> Tensor:
         if sum(len(r) for r in rois) == 0:
-            return cast(Tensor, sum(p.sum() * 0 for p in self.mask_head.parameters()))
+            # Zero, yet joined to all that makes masks: among several processes each waits for every gradient.
+            unused = sum(p.sum() * 0 for p in self.mask_head.parameters())
+            return unused + features["4"].sum() * 0
         windows = [grow(r, WINDOW) for r in rois]
         logits = self._mask_logits(features, windows)
         side = logits.shape[-1]

@@ -63,9 +63,14 @@ def load_in_order(net: nn.Module, path: Path) -> int:
         # weights_only: a weight file must not be able to run code.
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        why = str(error).split("\n", maxsplit=1)[0]  # torch adds a page about unpickling
+        raise UserError("the weight file cannot be read", [f"{path}: {why}"], "install or download it again") from None
+    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
         raise UserError(
-            "the weight file cannot be read", [f"{path}: {error}"], "install or download it again"
-        ) from None
+            "the weight file cannot be read",
+            [f"{path}: it holds other things than named tensors"],
+            "install or download it again",
+        )
     theirs: list[tuple[str, Tensor]] = [(k, v) for k, v in stored.items() if not k.endswith("num_batches_tracked")]
     ours = [(k, v) for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")]
     wrong = [

@@ -108,7 +108,7 @@ def build_gallery(
         most: Most photos.
         most_bytes: Most bytes of pictures and outlines.
     """
-    source = truth or detections
+    source = detections if truth is None else truth  # not `or`: a dataset without objects is false
     if source is None:
         return Gallery(notes=("No gallery: neither the truth nor the detections file could be read.",))
     groups = by_photo(matches)

@@ -1,0 +1,361 @@
+"""A photo and its masks stay together through every augmentation; every random choice follows from seed and step."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+
+from maskwright import pixels
+from maskwright.batches import (
+    FILL,
+    NO_AUGMENTATION,
+    Augmentation,
+    Photos,
+    batch_photos,
+    frame_photo,
+    make_batch,
+    order,
+    prefetch,
+)
+from maskwright.dataset import Annotation, Category, Dataset, Image
+from maskwright.errors import UserError
+
+RED, BLUE = (220, 30, 30), (40, 90, 160)
+WILD = Augmentation(flip=True, turn=True, scale_jitter=2.0, colour_jitter=0.4)
+
+
+def shape(height, width, thick=0.3):
+    """Return an F, which looks different in every mirror and turn, in the middle of `(height, width)`."""
+    mask = np.zeros((height, width), dtype=bool)
+    top, left, h, w = height // 5, width // 4, height * 3 // 5, width // 2
+    bar_w, bar_h = max(2, int(w * thick)), max(2, int(h * thick * 0.7))
+    mask[top : top + h, left : left + bar_w] = True
+    mask[top : top + bar_h, left : left + w] = True
+    mask[top + h // 2 : top + h // 2 + bar_h, left : left + w * 3 // 4] = True
+    return mask
+
+
+def painted(mask):
+    picture = np.empty((*mask.shape, 3), dtype=np.uint8)
+    picture[:] = BLUE
+    picture[mask] = RED
+    return picture
+
+
+def dataset(folder, photos):
+    """Write photos, given as lists of `(mask, category id, crowd)` with red where any mask is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for i, objects in enumerate(photos):
+        union = np.any([mask for mask, _, _ in objects], axis=0)
+        Picture.fromarray(painted(union)).save(folder / f"{i}.png")
+        images.append(Image(i + 1, f"{i}.png", union.shape[1], union.shape[0]))
+        for mask, category, crowd in objects:
+            annotations.append(Annotation(len(annotations) + 1, i + 1, category, pixels.encode(mask), crowd))
+    return Dataset.build([Category(3, "hammer"), Category(8, "nut")], images, annotations, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("photos")
+
+
+@pytest.fixture(scope="module")
+def five(folder):
+    """Five photos of differing sizes, one object each."""
+    sizes = [(60, 80), (80, 60), (64, 64), (200, 300), (90, 90)]
+    return dataset(folder / "five", [[(shape(h, w), 3 if i % 2 else 8, False)] for i, (h, w) in enumerate(sizes)])
+
+
+def red(image):
+    """Tell which pixels of a `(3, H, W)` image are nearer to red than to blue."""
+    values = image.numpy().astype(int)
+    return values[0] - values[2] > 35
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def same(a, b):
+    return (
+        torch.equal(a.image, b.image)
+        and torch.equal(a.boxes, b.boxes)
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.masks, b.masks)
+        and a.objects == b.objects
+    )
+
+
+# Photo and masks
+
+
+@settings(max_examples=60)
+@given(
+    size=st.tuples(st.integers(40, 260), st.integers(40, 260)),
+    canvas=st.sampled_from([(96, 96), (64, 128), (128, 96)]),
+    flip=st.booleans(),
+    turn=st.booleans(),
+    scale=st.floats(1.0, 2.0),
+    quarter=st.integers(0, 3),
+    seed=st.integers(0, 10**6),
+    step=st.integers(0, 10**6),
+)
+def test_masks_are_where_the_photo_shows_the_object(folder, size, canvas, flip, turn, scale, quarter, seed, step):
+    data = dataset(folder / "law", [[(shape(*size), 3, False)]])
+    how = Augmentation(flip=flip, turn=turn, scale_jitter=scale, colour_jitter=0.0)
+    sample = Photos(data, canvas, how, seed).sample(0, step, 0, quarter)
+    height, width = canvas if quarter % 2 == 0 else canvas[::-1]
+    assert sample.image.shape == (3, height, width)
+    assert sample.image.dtype == sample.masks.dtype == torch.uint8
+    assert len(sample.masks) == len(sample.boxes) == len(sample.labels) == len(sample.objects)
+    assume(len(sample.masks) == 1)
+    mask = sample.masks[0].numpy().astype(bool)
+    seen = red(sample.image)
+    assert int(sample.masks.max()) == 1
+    # Two rasterisations of one outline differ by less than a pixel of it.
+    rim = mask & ~(np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1))
+    assert (mask ^ seen).sum() <= 0.6 * rim.sum() + 4
+    if mask.sum() > 300:
+        assert overlap(mask, seen) > 0.85
+    ys, xs = np.nonzero(mask)
+    assert sample.boxes[0].tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+def test_without_augmentation_a_photo_of_the_canvas_size_is_itself(folder):
+    mask = shape(64, 96)
+    data = dataset(folder / "identity", [[(mask, 3, False)]])
+    sample = Photos(data, (64, 96), NO_AUGMENTATION, 0).sample(0, 5, 0)
+    np.testing.assert_array_equal(sample.image.numpy().transpose(1, 2, 0), painted(mask))
+    np.testing.assert_array_equal(sample.masks[0].numpy().astype(bool), mask)
+    assert sample.labels.tolist() == [1]
+    assert sample.boxes.dtype == torch.float32
+
+
+def test_four_quarter_turns_are_the_four_turns_of_the_photo(folder):
+    mask = shape(64, 96)
+    photos = Photos(dataset(folder / "quarters", [[(mask, 3, False)]]), (64, 96), NO_AUGMENTATION, 0)
+    for quarter in range(4):
+        found = photos.sample(0, 0, 0, quarter).masks[0].numpy().astype(bool)
+        np.testing.assert_array_equal(found, np.rot90(mask, -quarter))
+
+
+def test_flip_mirrors_about_half_of_the_photos(folder):
+    mask = shape(64, 96)
+    data = dataset(folder / "flip", [[(mask, 3, False)]])
+    how = Augmentation(flip=True, turn=False, tilt_degrees=0, scale_jitter=1.0, colour_jitter=0)
+    photos = Photos(data, (64, 96), how, 0)
+    found = [photos.sample(0, step, 0).masks[0].numpy().astype(bool) for step in range(40)]
+    as_is = sum(np.array_equal(f, mask) for f in found)
+    mirrored = sum(np.array_equal(f, mask[:, ::-1]) for f in found)
+    assert as_is + mirrored == 40
+    assert 10 <= mirrored <= 30
+
+
+def test_outside_the_photo_is_grey(folder):
+    data = dataset(folder / "wide", [[(shape(32, 128), 3, False)]])
+    sample = Photos(data, (96, 96), NO_AUGMENTATION, 0).sample(0, 0, 0)
+    assert torch.equal(sample.image[:, :30], torch.full((3, 30, 96), FILL, dtype=torch.uint8))
+    assert int(sample.masks[:, :30].sum()) == 0
+
+
+def test_colours_change_and_masks_do_not(folder):
+    mask = shape(64, 64)
+    data = dataset(folder / "colour", [[(mask, 3, False)]])
+    how = Augmentation(flip=False, turn=False, tilt_degrees=0, scale_jitter=1.0, colour_jitter=0.5)
+    photos = Photos(data, (64, 64), how, 0)
+    samples = [photos.sample(0, step, 0) for step in range(4)]
+    np.testing.assert_array_equal(samples[0].masks[0].numpy().astype(bool), mask)
+    assert all(torch.equal(s.masks, samples[0].masks) for s in samples)
+    assert len({s.image.numpy().tobytes() for s in samples}) == 4
+
+
+def test_every_object_has_its_own_mask_label_and_place(folder):
+    left, right = np.zeros((64, 64), dtype=bool), np.zeros((64, 64), dtype=bool)
+    left[10:30, 5:25], right[30:60, 35:60] = True, True
+    data = dataset(folder / "two", [[(left, 8, False), (right, 3, False)]])
+    sample = Photos(data, (64, 64), NO_AUGMENTATION, 0).sample(0, 0, 0)
+    assert sample.labels.tolist() == [2, 1]
+    assert sample.boxes.tolist() == [[5, 10, 25, 30], [35, 30, 60, 60]]
+    assert sample.objects == (0, 1)
+    np.testing.assert_array_equal(sample.masks.numpy().astype(bool), [left, right])
+
+
+def test_crowds_empty_masks_and_slivers_are_left_out(folder):
+    object_, crowd, empty, sliver = (np.zeros((64, 64), dtype=bool) for _ in range(4))
+    object_[10:30, 10:30], crowd[40:60, 40:60], sliver[0:2, 0:3] = True, True, True
+    objects = [(crowd, 3, True), (empty, 3, False), (object_, 8, False), (sliver, 3, False)]
+    data = dataset(folder / "crowd", [objects])
+    sample = Photos(data, (64, 64), NO_AUGMENTATION, 0).sample(0, 0, 0)
+    assert sample.objects == (2,)
+    assert sample.labels.tolist() == [2]
+
+
+def test_a_photo_without_objects_has_empty_targets_of_the_right_shape(folder):
+    data = dataset(folder / "none", [[(np.zeros((64, 64), dtype=bool), 3, True)]])
+    sample = Photos(data, (64, 96), WILD, 0).sample(0, 0, 0)
+    assert sample.boxes.shape == (0, 4)
+    assert sample.masks.shape == (0, 64, 96)
+    assert sample.labels.dtype == torch.int64
+
+
+# Random choices
+
+
+def test_a_sample_follows_from_seed_step_and_slot_whatever_came_before(five):
+    fresh = Photos(five, (64, 64), WILD, 7)
+    used = Photos(five, (64, 64), WILD, 7)
+    used.fill_cache(2)
+    for step in range(3):
+        used.sample(1, step, 0)
+    assert len(used.cache) == 5
+    assert same(fresh.sample(3, 11, 2, 1), used.sample(3, 11, 2, 1))
+    assert not same(used.sample(3, 11, 2, 1), used.sample(3, 11, 3, 1))
+    assert not same(used.sample(3, 11, 2, 1), used.sample(3, 12, 2, 1))
+    assert not same(used.sample(3, 11, 2, 1), Photos(five, (64, 64), WILD, 8).sample(3, 11, 2, 1))
+
+
+def test_memory_that_is_not_there_changes_nothing_but_the_time(five):
+    none, some = Photos(five, (64, 64), WILD, 1, memory_mb=0), Photos(five, (64, 64), WILD, 1)
+    none.fill_cache(1)
+    some.fill_cache(1)
+    assert (len(none.cache), len(some.cache)) == (0, 5)
+    assert same(none.sample(3, 0, 0), some.sample(3, 0, 0))
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1, 60), epoch=st.integers(0, 1000), seed=st.integers(0, 2**32))
+def test_the_order_is_a_permutation_that_seed_and_epoch_decide(count, epoch, seed):
+    assert sorted(order(count, epoch, seed)) == list(range(count))
+    np.testing.assert_array_equal(order(count, epoch, seed), order(count, epoch, seed))
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    orders = {tuple(order(30, epoch, seed).tolist()) for epoch in range(5) for seed in range(5)}
+    assert len(orders) == 25
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1, 30), batch=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_every_epoch_shows_each_photo_once(count, batch, seed):
+    steps = -(-3 * count // batch)
+    seen = [photo for step in range(steps) for photo in batch_photos(count, batch, step, seed)]
+    for epoch in range(3):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_share_the_batch_that_one_would_make(five, world):
+    photos = Photos(five, (64, 96), WILD, 3)
+    whole = make_batch(photos, 6, 4)
+    shares = [make_batch(photos, 6, 4, rank, world) for rank in range(world)]
+    assert whole.photos == tuple(photo for share in shares for photo in share.photos)
+    assert torch.equal(whole.images, torch.cat([share.images for share in shares]))
+    masks = [target["masks"] for share in shares for target in share.targets]
+    assert all(torch.equal(a["masks"], b) for a, b in zip(whole.targets, masks, strict=True))
+    assert whole.objects == tuple(objects for share in shares for objects in share.objects)
+
+
+def test_a_batch_has_one_size_and_says_what_is_in_it(five):
+    photos = Photos(five, (64, 96), WILD, 3)
+    sizes = {tuple(make_batch(photos, step, 3).images.shape) for step in range(8)}
+    assert sizes == {(3, 3, 64, 96), (3, 3, 96, 64)}  # wide and high canvases, turned as a whole
+    batch = make_batch(photos, 0, 3)
+    assert set(batch.targets[0]) == {"boxes", "labels", "masks"}
+    assert batch.photos == tuple(batch_photos(5, 3, 0, 3))
+
+
+# Errors
+
+
+def test_a_photo_that_cannot_be_read_is_named(folder):
+    data = dataset(folder / "broken", [[(shape(64, 64), 3, False)]])
+    path = folder / "broken" / "0.png"
+    path.write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        Photos(data, (64, 64), WILD, 0).sample(0, 0, 0)
+    assert str(caught.value) == (
+        f"a photo cannot be read\n  {path} is empty (0 bytes)\nfix: replace or remove it, then prepare again"
+    )
+
+
+def test_a_photo_of_another_size_is_named_when_the_cache_is_filled(folder):
+    data = dataset(folder / "other", [[(shape(64, 64), 3, False)]])
+    path = folder / "other" / "0.png"
+    Picture.new("RGB", (50, 70)).save(path)
+    with pytest.raises(UserError) as caught:
+        Photos(data, (64, 64), WILD, 0).fill_cache(2)
+    assert str(caught.value) == (
+        "a photo's size is not the one its dataset states\n"
+        f"  {path} is 50 x 70, the dataset says 64 x 64\n"
+        "fix: prepare the data again"
+    )
+
+
+# Prefetching
+
+
+def workers():
+    return [t for t in threading.enumerate() if t.name == "maskwright-batches"]
+
+
+def test_prefetch_gives_the_steps_in_order_from_the_start_on():
+    batches = prefetch(lambda step: step * 10, 3)
+    assert [next(batches) for _ in range(6)] == [30, 40, 50, 60, 70, 80]
+    batches.close()
+    assert workers() == []
+
+
+def test_prefetch_raises_an_error_at_its_own_step_and_ends_its_thread():
+    def make(step):
+        if step == 4:
+            raise UserError("photo 4 is broken")
+        return step
+
+    batches = prefetch(make, 0)
+    assert [next(batches) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="photo 4 is broken"):
+        next(batches)
+    assert workers() == []
+
+
+def test_prefetch_makes_no_more_than_a_few_ahead():
+    made = []
+    batches = prefetch(lambda step: made.append(step) or step, 0, ahead=2)
+    assert next(batches) == 0
+    batches.close()
+    assert made[0] == 0
+    assert len(made) <= 5
+
+
+def test_prefetch_that_is_never_used_starts_nothing():
+    prefetch(lambda step: step, 0).close()
+    assert workers() == []
+
+
+# Detection
+
+
+@settings(max_examples=60)
+@given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.sampled_from([64, 96, 100, 320]))
+def test_a_photo_is_framed_in_the_upper_left_corner(height, width, side):
+    tensor, frame = frame_photo(np.full((height, width, 3), 200, dtype=np.uint8), side)
+    assert frame.size == (height, width)
+    assert max(frame.inner) == side
+    h, w = frame.inner
+    assert [v % 32 for v in tensor.shape[1:]] == [0, 0]
+    assert max(tensor.shape[1] - h, tensor.shape[2] - w) < 32
+    assert torch.equal(tensor[:, :h, :w], torch.full((3, h, w), 200, dtype=torch.uint8))
+    assert int((tensor[:, h:] != FILL).sum()) == int((tensor[:, :, w:] != FILL).sum()) == 0
+    assert abs(h / w - height / width) <= (1 / w) * (1 + height / width) or 1 in (h, w)
+
+
+def test_a_photo_of_the_right_size_is_framed_unchanged():
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    tensor, frame = frame_photo(photo, 96)
+    assert frame.inner == (64, 96)
+    np.testing.assert_array_equal(tensor.numpy().transpose(1, 2, 0), photo)

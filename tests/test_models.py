@@ -1,0 +1,223 @@
+"""The contract that every network in `ARCHITECTURES` keeps; a new one is tested by adding it to the dict."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torchvision.ops import box_iou
+
+from maskwright.models import ARCHITECTURES
+
+LOSSES = {"objectness", "rpn_box", "classifier", "box", "mask"}
+SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
+"""As `run.json` holds them: lists, not tuples."""
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def built(name):
+    torch.manual_seed(0)
+    return ARCHITECTURES[name](SIZES, "imagenet")
+
+
+@pytest.fixture
+def network(built):
+    built.zero_grad(set_to_none=True)
+    return built.train()
+
+
+@pytest.fixture
+def ready(built):
+    return built.eval()
+
+
+def photos(count=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=generator)
+
+
+def target(boxes):
+    masks = torch.zeros(len(boxes), HEIGHT, WIDTH, dtype=torch.uint8)
+    for i, (x1, y1, x2, y2) in enumerate(boxes):
+        masks[i, y1:y2, x1:x2] = 1
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([i % 2 + 1 for i in range(len(boxes))], dtype=torch.int64),
+        "masks": masks,
+    }
+
+
+NONE = ()
+ONE = ((20, 10, 60, 50),)
+FORTY = tuple((x, y, x + 9, y + 10) for y in range(1, 50, 12) for x in range(1, 90, 11))[:40]
+WHOLE = ((0, 0, WIDTH, HEIGHT),)
+BATCHES = {
+    "no object in any photo": (NONE, NONE),
+    "one object": (ONE, ONE),
+    "one photo with, one without": (ONE, NONE),
+    "without first": (NONE, ONE),
+    "forty objects": (FORTY, ONE),
+    "an object that fills the photo": (WHOLE, ONE),
+}
+
+
+@pytest.mark.parametrize("objects", BATCHES.values(), ids=BATCHES)
+def test_losses_are_finite_and_teach_every_parameter(network, objects):
+    torch.manual_seed(0)
+    losses = network.losses(photos(), [target(boxes) for boxes in objects])
+    assert set(losses) == LOSSES | {"box_accuracy"}
+    assert all(value.ndim == 0 and math.isfinite(value.item()) for value in losses.values())
+    assert 0 <= losses["box_accuracy"].item() <= 1
+    assert not losses["box_accuracy"].requires_grad
+    sum(losses[k] for k in LOSSES).backward()
+    trained = {k: p.grad for k, p in network.named_parameters() if p.requires_grad}
+    assert len(trained) > 10
+    assert [k for k, grad in trained.items() if grad is None] == []  # several processes would wait for it for ever
+    assert [k for k, grad in trained.items() if not torch.isfinite(grad).all()] == []
+
+
+def test_photos_with_objects_teach_boxes_and_masks_and_photos_without_do_not(network):
+    torch.manual_seed(0)
+    with_ = network.losses(photos(), [target(ONE), target(ONE)])
+    without = network.losses(photos(), [target(NONE), target(NONE)])
+    assert {k for k in LOSSES if with_[k].item() > 0} == LOSSES
+    assert {k for k in LOSSES if without[k].item() > 0} == {"objectness", "classifier"}
+
+
+def test_the_same_seed_gives_the_same_losses_and_gradients(network):
+    def run():
+        torch.manual_seed(5)
+        network.zero_grad(set_to_none=True)
+        losses = network.losses(photos(), [target(ONE), target(FORTY)])
+        sum(losses[k] for k in LOSSES).backward()
+        return [v.detach() for v in losses.values()] + [p.grad for p in network.parameters() if p.requires_grad]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+def test_whole_numbers_and_floats_are_one_photo(network):
+    torch.manual_seed(1)
+    whole = network.losses(photos(), [target(ONE), target(ONE)])
+    torch.manual_seed(1)
+    floats = network.losses(photos().float(), [target(ONE), target(ONE)])
+    assert {k: v.item() for k, v in whole.items()} == {k: v.item() for k, v in floats.items()}
+
+
+@torch.inference_mode()
+def test_detections_have_the_promised_form(ready):
+    shapes = [(HEIGHT, WIDTH), (40, 70)]
+    found = ready.detect(photos(), shapes, 0.02)
+    assert len(found) == 2
+    for result, (height, width) in zip(found, shapes, strict=True):
+        count = len(result["scores"])
+        assert 0 < count <= SIZES["detections_per_photo"]  # an untrained network doubts everything and rejects nothing
+        assert set(result) == {"boxes", "labels", "scores", "masks", "windows"}
+        assert result["boxes"].shape == result["windows"].shape == (count, 4)
+        assert result["masks"].shape == (count, result["masks"].shape[1], result["masks"].shape[1])
+        assert result["labels"].dtype == torch.int64
+        assert set(result["labels"].tolist()) <= {1, 2}
+        assert ((result["masks"] >= 0) & (result["masks"] <= 1)).all()
+        assert result["scores"].tolist() == sorted(result["scores"].tolist(), reverse=True)
+        assert 0.02 <= result["scores"].min().item() <= result["scores"].max().item() <= 1
+        x1, y1, x2, y2 = result["boxes"].unbind(1)
+        assert ((x2 > x1) & (y2 > y1)).all()
+        assert x1.min().item() >= 0
+        assert y1.min().item() >= 0
+        assert x2.max().item() <= width
+        assert y2.max().item() <= height
+
+
+@torch.inference_mode()
+def test_a_least_score_that_nothing_reaches_gives_empty_results_of_the_same_form(ready):
+    for result in ready.detect(photos(), [(HEIGHT, WIDTH)] * 2, 0.9999):
+        assert result["boxes"].shape == result["windows"].shape == (0, 4)
+        assert result["masks"].ndim == 3
+        assert len(result["masks"]) == len(result["scores"]) == len(result["labels"]) == 0
+
+
+@torch.inference_mode()
+def test_the_least_score_only_cuts_the_list(ready):
+    every = ready.detect(photos(1), [(HEIGHT, WIDTH)], 0.02)[0]["scores"]
+    middle = every[len(every) // 2].item()
+    some = ready.detect(photos(1), [(HEIGHT, WIDTH)], middle)[0]["scores"]
+    assert some.tolist() == [s for s in every.tolist() if s >= middle]
+
+
+@torch.inference_mode()
+def test_a_photo_is_judged_alone_whatever_is_beside_it(ready):
+    together = ready.detect(photos(), [(HEIGHT, WIDTH)] * 2, 0.02)
+    for i in range(2):
+        alone = ready.detect(photos()[i : i + 1], [(HEIGHT, WIDTH)], 0.02)[0]
+        torch.testing.assert_close(alone["scores"], together[i]["scores"], rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_detection_is_deterministic(ready):
+    first, second = (ready.detect(photos(), [(HEIGHT, WIDTH)] * 2, 0.02) for _ in range(2))
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(first, second, strict=True) for k in a)
+
+
+@torch.inference_mode()
+def test_a_network_from_stored_weights_gives_identical_detections(ready, name):
+    stored = save({k: v.contiguous() for k, v in ready.state_dict().items()})
+    other = ARCHITECTURES[name](SIZES, "none").eval()
+    with torch.no_grad():
+        for key, value in load(stored).items():
+            other.state_dict()[key].copy_(value)
+    before = ready.detect(photos(), [(HEIGHT, WIDTH)] * 2, 0.02)
+    after = other.detect(photos(), [(HEIGHT, WIDTH)] * 2, 0.02)
+    assert len(before[0]["scores"]) > 0
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(before, after, strict=True) for k in a)
+
+
+def test_the_same_seed_builds_the_same_network(name):
+    def build():
+        torch.manual_seed(9)
+        return ARCHITECTURES[name](SIZES, "none").state_dict()
+
+    first, second = build(), build()
+    assert list(first) == list(second)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_number_of_categories_is_that_of_the_sizes(name):
+    one = sum(p.numel() for p in ARCHITECTURES[name]({"categories": 1}, "none").parameters())
+    five = sum(p.numel() for p in ARCHITECTURES[name]({"categories": 5}, "none").parameters())
+    assert five > one
+
+
+def drawing():
+    """Return two photos of a bright shape each on a dark ground, and their targets."""
+    boxes = [((16, 12, 64, 44),), ((40, 20, 80, 60),)]
+    images = torch.full((2, 3, HEIGHT, WIDTH), 40, dtype=torch.uint8)
+    for i, ((x1, y1, x2, y2),) in enumerate(boxes):
+        images[i, i, y1:y2, x1:x2] = 230
+    return images, [target(b) for b in boxes]
+
+
+def test_a_network_learns_two_photos_by_heart(name):
+    torch.manual_seed(0)
+    network = ARCHITECTURES[name](SIZES, "imagenet").train()
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3)
+    images, targets = drawing()
+    totals = []
+    for _ in range(30):
+        losses = network.losses(images, targets)
+        total = sum(losses[k] for k in LOSSES)
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        totals.append(total.item())
+    assert sum(totals[-5:]) < 0.35 * sum(totals[:5])
+    with torch.inference_mode():
+        best = [r["boxes"][0] for r in network.eval().detect(images, [(HEIGHT, WIDTH)] * 2, 0.3)]
+    overlaps = [box_iou(b[None], t["boxes"]).item() for b, t in zip(best, targets, strict=True)]
+    assert min(overlaps) > 0.5

@@ -1,0 +1,300 @@
+"""Every number of a plan follows from the facts by a rule that says why; what the user says wins."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskwright.errors import UserError
+from maskwright.facts import CategoryFacts, Facts, Percentiles, SizeCount, SplitFacts
+from maskwright.plan import MULTIPLE, Machine, Plan, plan
+from maskwright.settings import TrainSettings
+
+CPU = Machine("cpu", 1, "no GPU; 2 CPU cores", 2, 8_000, False)
+GPU = Machine("cuda", 1, "Some GPU", 8, 32_000, True)
+SETTINGS = set(TrainSettings.model_fields)
+BUDGETS = {"minutes", "epochs", "steps"}
+
+
+def spread(*values):
+    return Percentiles(**dict(zip(("p5", "p25", "p50", "p75", "p95"), values, strict=True)))
+
+
+def split_of(photos=100, median=(480, 640), side_share=None, elongation=1.0, axis_spread=1.0, most=3):
+    share = spread(0.05, 0.1, 0.2, 0.3, 0.5) if side_share is None else side_share
+    return SplitFacts(
+        photos=photos,
+        empty_photos=0,
+        objects=photos * most,
+        crowd=0,
+        sizes=(SizeCount(height=median[0], width=median[1], photos=photos),) if median else (),
+        smallest=median,
+        median=median,
+        largest=median,
+        objects_per_photo=float(most),
+        most_objects=most,
+        side_share=share or None,
+        area_share=None,
+        aspect=None,
+        elongation=spread(*[elongation] * 5) if elongation else None,
+        axis_spread=axis_spread,
+        looked_at=0,
+        holes=0,
+        with_holes=0,
+        in_parts=0,
+        touching=0,
+        overlapping=0,
+        specks=0,
+        at_border=0,
+    )
+
+
+def facts_of(train=None, **others):
+    names = ("hammer", "nut")
+    return Facts(
+        splits={"train": train or split_of(), **others},
+        categories=tuple(CategoryFacts(id=i + 1, name=n, objects={"train": 5}) for i, n in enumerate(names)),
+    )
+
+
+def planned(train=None, machine=CPU, splits=None, **said):
+    return plan(facts_of(train, **(splits or {})), TrainSettings(**said), machine)
+
+
+lengths = st.integers(1, 20_000)
+splits = st.builds(
+    split_of,
+    photos=st.integers(1, 1_000_000),
+    median=st.tuples(lengths, lengths) | st.none(),
+    side_share=st.lists(st.floats(1e-6, 1.0), min_size=5, max_size=5).map(lambda v: spread(*sorted(v)))
+    | st.just(False),
+    elongation=st.floats(1, 100) | st.none(),
+    axis_spread=st.floats(0, 1) | st.none(),
+    most=st.integers(0, 3_000),
+)
+machines = st.builds(
+    Machine,
+    device=st.sampled_from(["cpu", "cuda"]),
+    count=st.integers(1, 8),
+    name=st.just("it"),
+    cores=st.integers(1, 64),
+    memory_mb=st.integers(500, 1_000_000),
+    bf16=st.booleans(),
+)
+
+
+@settings(max_examples=30)
+@given(train=splits, machine=machines)
+def test_any_facts_on_any_machine_give_a_plan_within_its_bounds(train, machine):
+    made = planned(train, machine)
+    said = made.settings
+    assert said.side % MULTIPLE == 0
+    assert 256 <= said.side <= 1024
+    assert [v % MULTIPLE for v in made.canvas] == [0, 0]
+    assert min(made.canvas) >= MULTIPLE
+    assert max(made.canvas) == said.side
+    assert said.batch_size % said.devices == 0
+    assert 1 <= made.steps <= 60_000
+    assert said.learning_rate > 0
+    assert said.precision in {"32", "bf16", "16"}
+    assert made.detections_per_photo >= max(100, train.most_objects)
+    sizes = [size for level in made.anchor_sizes for size in level]
+    assert sizes == sorted(sizes)
+    assert len(made.anchor_sizes) == 4
+    assert sizes[0] >= 16
+    assert made.cache_mb < machine.memory_mb
+
+
+@settings(max_examples=30)
+@given(train=splits, machine=machines)
+def test_every_number_has_its_source_and_its_reason(train, machine):
+    made = planned(train, machine)
+    numbers = set(Plan.model_fields) - {"settings", "reasons"}
+    assert set(made.reasons) == (SETTINGS - BUDGETS) | {"steps"} | numbers
+    assert {r.source for r in made.reasons.values()} == {"default", "derived"}
+    assert [name for name, r in made.reasons.items() if not r.why.strip() or r.why.strip()[0] in ";,"] == []
+
+
+@settings(max_examples=30)
+@given(train=splits, machine=machines, budget=st.sampled_from([{"minutes": 2.5}, {"epochs": 3}, {"steps": 7}, {}]))
+def test_exactly_one_budget_is_in_force(train, machine, budget):
+    made = planned(train, machine, **budget)
+    given_ones = {name: getattr(made.settings, name) for name in BUDGETS if getattr(made.settings, name) is not None}
+    assert given_ones == (budget or {"steps": made.settings.steps})
+    assert all(value is not None for name, value in made.settings.model_dump().items() if name not in BUDGETS)
+
+
+@settings(max_examples=30)
+@given(train=splits, machine=machines)
+def test_a_plan_is_a_settings_file_that_gives_the_same_plan(train, machine):
+    made = planned(train, machine)
+    stored = json.loads(made.model_dump_json())
+    again = {name: value for name, value in stored["settings"].items() if value is not None}
+    assert TrainSettings.parse(again) == made.settings
+    repeated = planned(train, machine, **again)
+    assert repeated.model_copy(update={"reasons": made.reasons}) == made
+    assert Plan.model_validate(stored) == made
+
+
+EVERY_SETTING = {
+    "architecture": "maskrcnn-nano",
+    "weights": "none",
+    "minutes": 2.5,
+    "batch_size": 6,
+    "side": 96,
+    "learning_rate": 0.5,
+    "backbone_rate": 0.7,
+    "weight_decay": 0.3,
+    "clip_norm": 2.0,
+    "flip": False,
+    "turn": True,
+    "scale_jitter": 1.0,
+    "colour_jitter": 0.1,
+    "precision": "bf16",
+    "workers": 9,
+    "devices": 3,
+    "validations": 11,
+    "log_every": 17,
+    "seed": 23,
+}
+
+
+def test_what_the_user_says_wins_and_the_rule_is_still_told():
+    assert set(EVERY_SETTING) == SETTINGS - {"epochs", "steps"}
+    made = planned(**EVERY_SETTING)
+    assert made.settings == TrainSettings(**EVERY_SETTING)
+    assert {made.reasons[name].source for name in EVERY_SETTING} == {"user"}
+    assert made.reasons["minutes"].why == "you said so"
+    assert made.reasons["side"].why.startswith("you said so (the rule: ")
+    assert made.reasons["flip"].why == "you said so (the rule: yes, a mirrored object is still that object)"
+
+
+def test_a_zero_or_no_that_the_user_says_is_not_taken_for_silence():
+    made = planned(seed=0, backbone_rate=0.0, flip=False, workers=0)
+    assert (made.settings.seed, made.settings.backbone_rate, made.settings.flip, made.settings.workers) == (
+        0,
+        0.0,
+        False,
+        0,
+    )
+    assert made.reasons["backbone_rate"].source == "user"
+
+
+@settings(max_examples=25)
+@given(batch=st.integers(1, 64))
+def test_the_learning_rate_follows_the_batch_by_its_square_root(batch):
+    one, many = planned(batch_size=1), planned(batch_size=batch)
+    assert many.settings.learning_rate == pytest.approx(one.settings.learning_rate * math.sqrt(batch))
+    assert f"{batch} photos per step" in many.reasons["learning_rate"].why
+
+
+def test_more_devices_get_more_photos_per_step_and_a_higher_rate():
+    one, two = planned(machine=GPU), planned(machine=GPU, devices=2)
+    assert two.settings.batch_size == 2 * one.settings.batch_size
+    assert two.settings.learning_rate > one.settings.learning_rate
+
+
+def test_devices_that_cannot_share_a_batch_are_refused():
+    with pytest.raises(UserError) as caught:
+        planned(batch_size=4, devices=3)
+    assert str(caught.value) == (
+        "every device must get as many photos as every other\n  a batch of 4 photos over 3 devices\nfix: --batch-size 6"
+    )
+
+
+def test_epochs_become_steps_rounded_up():
+    made = planned(split_of(photos=10), epochs=1.5, batch_size=4)
+    assert made.steps_per_epoch == 2.5
+    assert made.steps == 4
+    assert made.settings.steps is None
+
+
+def test_minutes_leave_the_steps_open():
+    assert planned(minutes=1).steps is None
+
+
+def test_more_photos_get_more_steps_within_limits():
+    steps = [planned(split_of(photos=n)).steps for n in (1, 100, 1_000, 10_000, 1_000_000)]
+    assert steps == sorted(steps)
+    assert steps[-1] < 1_000_000
+    assert steps[0] == steps[1] > 12 * 100 / 4 / 4  # few photos are seen many times
+
+
+@settings(max_examples=25)
+@given(share=st.floats(0.001, 0.5), smaller=st.floats(0.1, 1.0))
+def test_smaller_objects_never_get_a_smaller_input(share, smaller):
+    large = planned(split_of(median=(3000, 4000), side_share=spread(*[share] * 5)))
+    small = planned(split_of(median=(3000, 4000), side_share=spread(*[share * smaller] * 5)))
+    assert small.settings.side >= large.settings.side
+
+
+def test_small_photos_are_not_blown_up():
+    made = planned(split_of(median=(240, 320)))
+    assert made.settings.side == 320
+    assert made.canvas == (256, 320)
+    assert "not over the photos' 320" in made.reasons["side"].why
+
+
+def test_the_canvas_has_the_shape_of_the_median_photo():
+    assert planned(split_of(median=(1000, 2000)), side=512).canvas == (256, 512)
+    assert planned(split_of(median=(2000, 1000)), side=512).canvas == (512, 256)
+    assert planned(split_of(median=(10, 2000)), side=512).canvas == (32, 512)
+
+
+@pytest.mark.parametrize(
+    ("elongation", "axis_spread", "turn", "why"),
+    [
+        (1.1, 0.1, True, "the objects are round (elongation 1.1): no direction is theirs"),
+        (5.0, 0.9, True, "the objects lie in all directions (spread 0.90 of 1)"),
+        (5.0, 0.1, False, "the objects have a preferred direction (spread 0.10 of 1)"),
+        (None, None, False, "no object to tell directions from"),
+    ],
+)
+def test_photos_are_turned_only_where_objects_have_no_direction(elongation, axis_spread, turn, why):
+    made = planned(split_of(elongation=elongation, axis_spread=axis_spread))
+    assert made.settings.turn is turn
+    assert made.reasons["turn"].why == why
+
+
+@settings(max_examples=25)
+@given(scale=st.floats(0.1, 1.0))
+def test_anchors_grow_with_the_objects(scale):
+    def finest(factor):
+        made = planned(split_of(side_share=spread(*[v * factor for v in (0.05, 0.1, 0.2, 0.3, 0.5)])), side=512)
+        return made.anchor_sizes[0][0]
+
+    assert finest(scale) <= finest(1.0)
+
+
+def test_room_for_detections_follows_the_fullest_photo_of_any_split():
+    assert planned(split_of(most=10)).detections_per_photo == 100
+    crowded = planned(split_of(most=10), splits={"val": split_of(most=401)})
+    assert crowded.detections_per_photo == 602
+    assert crowded.reasons["detections_per_photo"].why == "the fullest photo has 401 objects"
+
+
+def test_precision_follows_what_the_device_computes_fast():
+    assert planned().settings.precision == "32"
+    assert planned(machine=GPU).settings.precision == "bf16"
+    old = Machine("cuda", 1, "Old GPU", 8, 32_000, False)
+    assert planned(machine=old).settings.precision == "16"
+
+
+def test_the_table_has_a_line_for_every_value():
+    made = planned(minutes=4)
+    lines = made.table().splitlines()
+    assert lines[0] == "plan"
+    names = [line.split()[0] for line in lines[1:]]
+    assert set(names) == set(made.reasons) - {"photos"}  # it is in the line of steps_per_epoch
+    assert len(names) == len(set(names))
+    minutes = next(line for line in lines if line.split()[0] == "minutes")
+    assert minutes.split() == ["minutes", "4", "user", "you", "said", "so"]
+    flip = next(line for line in lines if line.split()[0] == "flip")
+    assert flip.split()[:3] == ["flip", "yes", "default"]
+
+
+def test_a_plan_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        planned().photos = 3
