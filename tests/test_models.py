@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 from maskwright.models import ARCHITECTURES
 
-LOSSES = {"objectness", "rpn_box", "classifier", "box", "mask"}
+LOSSES = {"objectness", "rpn_box", "classifier", "box", "mask", "semantic"}
 SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
 """As `run.json` holds them: lists, not tuples."""
 

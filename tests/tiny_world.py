@@ -34,8 +34,7 @@ def draw(rng, height, width, count=2):
         y, x = rng.integers(0, height - h), rng.integers(0, width - w)
         mask = np.zeros((height, width), dtype=bool)
         mask[y : y + h, x : x + w] = True
-        for _, other in objects:
-            other &= ~mask
+        objects = [(c, other & ~mask) for c, other in objects]  # the later lies on top
         category = k % 2 + 1
         photo[mask] = COLOURS[category]
         objects.append((category, mask))

@@ -1,7 +1,7 @@
 """Maskwright: a folder of photos and masks in; a trained instance segmenter, honest scores and mask images out.
 
-Every verb of the command line is a function here, with the same names, defaults and errors. Nothing is imported until it
-is used: `import maskwright` takes milliseconds, and torch is loaded only by the stages that need it.
+Every verb of the command line is a function here, with the same names, defaults and errors. Nothing is imported until
+it is used: `import maskwright` takes milliseconds, and torch is loaded only by the stages that need it.
 """
 
 from __future__ import annotations

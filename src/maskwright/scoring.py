@@ -1,6 +1,6 @@
 """From matches to scores: COCO's precision and recall, the interval over photos, the best threshold.
 
-The rules are those of pycocotools' `COCOeval.accumulate` and `summarize`, up to rounding (it adds 2e-16 to each denominator).
+The rules are those of pycocotools' `COCOeval.accumulate` and `summarize`, up to rounding in the 16th digit.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,13 +112,15 @@ def train(
         return _Training(run, made, machine, tell, progress).go(_fabric(made, machine, "auto"), resume, began)
     # One process per device; they are started here, unless torchrun or SLURM has started them already.
     fabric = _fabric(made, machine, "ddp" if _launched() else "ddp_spawn")
-    result: Run = cast(Any, fabric).launch(_in_process, run, made, machine, resume)
-    return result
+    # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
+    cast(Any, fabric).launch(partial(_in_process, run=run, made=made, machine=machine, resume=resume))
+    return Run.read(out)
 
 
-def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool) -> Run:
+def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool) -> None:
     tell = print if fabric.is_global_zero else (lambda _text: None)
-    return _Training(run, made, machine, tell, False).go(fabric, resume, time.perf_counter())
+    _Training(run, made, machine, tell, False).go(fabric, resume, time.perf_counter())
+    fabric.barrier()  # run.json is final for every process
 
 
 def _launched() -> bool:
@@ -303,14 +306,14 @@ class _Training:
                     with uninterrupted():
                         losses = self._step(fabric, model, optimiser, batch, rate)
                         self.at.step += 1
-                    now = time.perf_counter()
-                    self.at.elapsed_s = now - started
-                    window.add(losses, now - before, waited)
-                    self.at.step_s = window.time_s / window.count
-                    bar(done, self.at.step, sum(float(losses[k].detach()) for k in LOSSES))
-                    if self.at.step % cast(int, self.settings.log_every) == 0:
-                        self._line(log, window, rate, len(photos))
-                        window = _Window()
+                        now = time.perf_counter()
+                        self.at.elapsed_s = now - started
+                        window.add(losses, now - before, waited)
+                        self.at.step_s = window.time_s / window.count
+                        bar(done, self.at.step, sum(float(losses[k].detach()) for k in LOSSES))
+                        if self.at.step % cast(int, self.settings.log_every) == 0:
+                            self._line(log, window, rate, len(photos))
+                            window = _Window()
                     if fabric.is_global_zero and time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                         self._save(network, optimiser)
                         saved_at = time.perf_counter()
@@ -519,11 +522,15 @@ class _Training:
         with torch.no_grad():
             for name, value in network.state_dict().items():
                 value.copy_(tensors[f"model.{name}"])
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
+                # The fused optimiser walks through memory: moments must lie there as their parameter does.
+                like = parameters[int(index)]
+                moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                state.setdefault(int(index), {})[key] = moment
         full = optimiser.state_dict()
         full["state"] = state
         optimiser.load_state_dict(full)

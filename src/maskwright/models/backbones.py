@@ -127,8 +127,9 @@ class Backbone(nn.Module):
         probe: Any = timm.create_model(spec.name, features_only=True, pretrained=False)
         reductions = list(probe.feature_info.reduction())
         indices = [reductions.index(stride) for stride in strides]
-        self.net: Any = timm.create_model(spec.name, features_only=True, pretrained=False, out_indices=indices)
-        self.channels: list[int] = list(self.net.feature_info.channels())
+        net: Any = timm.create_model(spec.name, features_only=True, pretrained=False, out_indices=indices)
+        self.channels: list[int] = list(net.feature_info.channels())
+        self.net: nn.Module = net
         self.strides = tuple(strides)
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean)[None, :, None, None], persistent=False)

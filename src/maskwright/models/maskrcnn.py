@@ -291,13 +291,15 @@ class MaskRCNN(nn.Module):
         logits = self.semantic(finest).float()
         goal = torch.zeros_like(logits)
         for i, target in enumerate(targets):
-            for label in target["labels"].unique().tolist():
+            for label in sorted(set(target["labels"].tolist())):
                 union = target["masks"][target["labels"] == label].amax(0)
                 goal[i, label - 1] = functional.avg_pool2d(union[None].float(), 4)[0]
         probability = logits.sigmoid()
         overlap = 2 * (probability * goal).sum((0, 2, 3)) + 1
         dice = 1 - overlap / ((probability + goal).sum((0, 2, 3)) + 1)
-        return functional.binary_cross_entropy_with_logits(logits, goal) + 0.5 * dice.mean()
+        cross_entropy: Tensor = functional.binary_cross_entropy_with_logits(logits, goal)
+        total: Tensor = cross_entropy + 0.5 * dice.mean()
+        return total
 
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)

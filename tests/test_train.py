@@ -1,0 +1,377 @@
+"""A training: what it leaves behind, that it repeats itself exactly, and how it stops and goes on."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from safetensors.torch import load_file
+
+from maskwright.dataset import Dataset
+from maskwright.errors import UserError
+from maskwright.log import Log, clock
+from maskwright.models.maskrcnn import MaskRCNN
+from maskwright.plan import Plan
+from maskwright.run import BEST, LAST, RESUME, Run
+from maskwright.settings import TrainSettings
+from maskwright.train import LOSSES, train, uninterrupted
+from tiny_world import CATEGORIES, QUICK, world, write_data, write_split
+
+pytestmark = pytest.mark.filterwarnings(
+    # torch's own launcher of processes, on Python 3.12 and later, forks beside its threads
+    "ignore:.*fork:DeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return world(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def data(tiny):
+    return tiny[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny):
+    """A run of 6 steps that nothing disturbed; tests only read it."""
+    return tiny[1]
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def message(*args, **settings):
+    with pytest.raises(UserError) as caught:
+        train(*args, **settings)
+    return str(caught.value)
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+# What a training leaves
+
+
+def test_the_run_folder_is_complete(finished):
+    found = files(finished)
+    boards = {name for name in found if name.startswith("tensorboard/")}
+    assert found - boards == {"run.json", "plan.json", "facts.json", "log.jsonl", BEST, LAST, RESUME}
+    assert len(boards) == 1
+    curves = (finished / boards.pop()).read_bytes()
+    assert all(f"loss/{name}".encode() in curves for name in (*LOSSES, "total"))
+    assert b"val/segm/AP" in curves
+
+
+def test_run_json_says_what_the_run_is(data, finished):
+    run = Run.read(finished)
+    assert (run.state, run.step, run.side, run.architecture) == ("finished", 6, 64, "maskrcnn-nano")
+    assert run.categories == CATEGORIES
+    assert run.data == str(data.resolve())
+    assert set(run.fingerprint) == {"train", "val"}
+    assert 0 <= run.threshold <= 1
+    assert run.best_step in {3, 6}
+    assert run.metrics["segm/AP"] >= 0
+
+
+def test_plan_json_is_a_plan_whose_settings_are_a_settings_file(finished):
+    stored = json.loads((finished / "plan.json").read_text())
+    settings = TrainSettings.parse(stored["settings"])
+    assert all(getattr(settings, name) == value for name, value in QUICK.items())
+    assert (settings.minutes, settings.epochs) == (None, None)
+    assert Plan.model_validate(stored).reasons["steps"].source == "user"
+
+
+def test_every_log_line_has_all_its_keys(finished):
+    lines = log_of(finished)
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("step", 2),
+        ("validation", 3),
+        ("step", 4),
+        ("step", 6),
+        ("validation", 6),
+    ]
+    step = lines[2]
+    assert set(step) == {
+        *("kind", "step", "steps", "epoch", "epochs", "iteration", "iterations", "lr", "eta_s", "time_s"),
+        *("data_time_s", "memory_mb", "losses", "box_accuracy", "total"),
+    }
+    assert (step["steps"], step["epoch"], step["epochs"], step["iteration"], step["iterations"]) == (6, 2, 2.0, 1, 3)
+    assert list(step["losses"]) == list(LOSSES)
+    assert step["total"] == pytest.approx(sum(step["losses"].values()), abs=1e-4)
+    assert 0 < step["data_time_s"] < step["time_s"]
+    assert step["memory_mb"] > 100
+    assert 0 < step["lr"] <= QUICK["learning_rate"]
+    validation = lines[1]
+    assert set(validation) == {"kind", "step", "epoch", "metrics", "best"}
+    assert {"segm/AP", "segm/AP50", "bbox/AP", "bbox/ARl"} <= set(validation["metrics"])
+    assert validation["best"] is True
+
+
+def test_the_learning_rate_ends_low_and_the_eta_at_zero(finished):
+    steps = [line for line in log_of(finished) if line["kind"] == "step"]
+    assert steps[-1]["lr"] < 0.1 * max(line["lr"] for line in steps)
+    assert steps[-1]["eta_s"] == 0
+    assert steps[-1]["total"] < steps[0]["total"]
+
+
+def test_what_is_said_is_the_plan_then_a_line_per_interval(tiny):
+    said = tiny[2]
+    plan = next(text for text in said if text.startswith("plan\n"))
+    assert "you said so" in plan
+    steps = [text for text in said if text.startswith("epoch ")]
+    assert len(steps) == 3
+    words = ("[1/3]", "step 4/6", "lr ", "eta 0:", "time ", "data ", "memory ", " MB", "box acc ", "total ", *LOSSES)
+    assert [word for word in words if word not in steps[1]] == []
+    assert [text.split(":")[0] for text in said if text.startswith("validation")] == [
+        "validation at step 3",
+        "validation at step 6",
+    ]
+    assert said[-1].startswith("trained 6 steps in 0:")
+
+
+# Exactly the same again
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_byte(data, finished, tmp_path):
+    run = train(str(data), str(tmp_path / "again"), **QUICK)
+    assert run.state == "finished"
+    for name in (BEST, LAST):
+        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, finished, tmp_path, monkeypatch):
+    out, said = tmp_path / "run", []
+    calls = itertools.count(1)
+    plain = MaskRCNN.losses
+
+    def press_in_step_two(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C in the middle of a step
+        return plain(self, images, targets)
+
+    monkeypatch.setattr(MaskRCNN, "losses", press_in_step_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, out, say=said.append, **QUICK)
+    assert said[-1] == "interrupted after 2 steps; the run is usable, and --resume goes on"
+    run = Run.read(out)
+    assert (run.state, run.step) == ("interrupted", 2)
+    assert not run.network().training
+    assert [line["step"] for line in log_of(out)] == [2]
+
+    def press_in_validation(*_args, **_more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["maskwright.train"], "evaluate", press_in_validation)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, out, resume=True)
+    assert Run.read(out).step == 3
+    assert not (out / BEST).exists()
+
+    states = []
+    train(data, out, resume=True, say=lambda _text: states.append(Run.read(out).state), steps=6)
+    assert "interrupted" not in states[1:]
+    assert Run.read(out).state == "finished"
+    for name in (LAST, BEST):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert [(e["kind"], e["step"]) for e in log_of(out)] == [(e["kind"], e["step"]) for e in log_of(finished)]
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step():
+    done = []
+
+    def step():
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("the whole step")
+
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done == ["the whole step"]
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_log_lines_after_the_checkpoint_are_written_anew(tmp_path):
+    lines = [json.dumps({"kind": "step", "step": n}) + "\n" for n in (2, 4, 6)]
+    (tmp_path / "log.jsonl").write_text("".join(lines) + '{"kind": "st')  # the machine went down
+    Log(tmp_path, 4, True)
+    assert (tmp_path / "log.jsonl").read_text() == "".join(lines[:2])
+
+
+# Refusals
+
+
+def test_a_run_goes_on_only_with_its_own_settings(data, finished):
+    assert message(data, finished, resume=True, side=96, steps=6, seed=1) == (
+        "a run goes on with the settings that it began with\n"
+        "  side is 96 now, the run began with 64\n"
+        "  seed is 1 now, the run began with 0\n"
+        "fix: leave them out, or start anew: --overwrite"
+    )
+    assert message(data, finished, resume=True, minutes=3).splitlines()[1] == (
+        "  minutes is 3.0 now, the run began with None"
+    )
+
+
+def test_a_run_goes_on_only_with_its_own_data(data, finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    write_split(other, "val", 3, seed=5)
+    assert message(other, finished, resume=True) == (
+        "a run goes on with the data that it began with\n"
+        f"  {other}: the val split\n"
+        "fix: give the old data back, or start anew: --overwrite"
+    )
+
+
+def test_a_run_does_not_go_on_without_a_split_that_it_had(data, finished, tmp_path):
+    less = tmp_path / "less"
+    shutil.copytree(data, less)
+    (less / "annotations" / "instances_val.json").unlink()
+    assert message(less, finished, resume=True) == (
+        "a run goes on with the data that it began with\n"
+        f"  {less}: splits ['train'], began with ['train', 'val']\n"
+        "fix: give the old data back, or start anew: --overwrite"
+    )
+
+
+def test_another_test_split_does_not_matter_to_a_run(data, finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    write_split(other, "test", 1, seed=5)
+    made = train(other, finished, resume=True, dry_run=True)
+    assert made.settings.side == 64
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_with(data, tmp_path):
+    assert message(data, tmp_path / "none", resume=True) == (
+        f"there is nothing to go on with: the run has no checkpoint\n  {tmp_path / 'none'}\nfix: leave --resume out"
+    )
+    (tmp_path / "empty").mkdir()
+    assert message(data, tmp_path / "empty", resume=True).endswith("\nfix: start anew: --overwrite")
+
+
+def test_a_damaged_plan_is_named(data, finished, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "plan.json", RESUME):
+        os.link(finished / name, run / name)
+    (run / "plan.json").unlink()
+    (run / "plan.json").write_text('{"settings": {}}')
+    found = message(data, run, resume=True)
+    assert found.startswith(f"plan.json is damaged\n  {run / 'plan.json'}: canvas: Field required\n")
+    assert found.endswith("\nfix: start anew: --overwrite")
+
+
+def test_a_run_that_exists_is_refused_and_unharmed(data, finished):
+    before = (finished / LAST).read_bytes()
+    assert message(data, finished, **QUICK) == (
+        f"the output exists already\n  {finished}\nfix: name another output, or: --overwrite"
+    )
+    assert (finished / LAST).read_bytes() == before
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(data, tmp_path):
+    assert message(data, tmp_path / "run", minuts=3).startswith(
+        "there is no setting of this name\n  minuts; did you mean 'minutes'?\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_budgets_are_refused(data, tmp_path):
+    found = message(data, tmp_path / "run", minutes=3, steps=5)
+    assert "give one of minutes, epochs and steps, not minutes and steps" in found
+
+
+def test_data_that_cannot_be_learned_from_is_refused(tmp_path):
+    write_split(tmp_path / "data", "train", 2, objects=0)
+    found = message(tmp_path / "data", tmp_path / "run", **QUICK)
+    assert found.startswith("no photo of the train split has an object: nothing can be learned")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_gives_the_plan_and_writes_nothing(data, tmp_path):
+    said = []
+    made = train(data, tmp_path / "run", dry_run=True, say=said.append, minutes=2)
+    assert isinstance(made, Plan)
+    assert said[-1] == made.table()
+    assert made.settings.minutes == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+# Odd courses
+
+
+def test_a_budget_in_minutes_ends_soon_and_leaves_a_usable_run(data, tmp_path):
+    run = train(data, tmp_path / "run", **(QUICK | {"steps": None, "minutes": 0.001}))
+    assert run.state == "finished"
+    assert 1 <= run.step <= 3  # one is always taken
+    assert Run.read(tmp_path / "run").metrics is not None
+    assert run.network() is not None
+
+
+def test_overwrite_replaces_a_run_and_without_validation_photos_the_last_weights_serve(tmp_path):
+    data, out = write_data(tmp_path / "data", val=0, test=0), tmp_path / "run"
+    out.mkdir()
+    (out / "old.txt").write_text("old")
+    run = train(data, out, overwrite=True, **(QUICK | {"steps": 1}))
+    assert (run.metrics, run.best_step, run.threshold) == (None, None, 0.5)
+    assert not (out / "old.txt").exists()
+    assert not (out / BEST).exists()
+    last = load_file(out / LAST)
+    assert all(torch.equal(v, last[k]) for k, v in run.network().state_dict().items())
+    assert [line["kind"] for line in log_of(out)] == ["step"]
+
+
+def test_validation_photos_without_objects_are_told(tmp_path):
+    data, said = write_data(tmp_path / "data", val=0, test=0), []
+    write_split(data, "val", 1, objects=0)
+    run = train(data, tmp_path / "run", say=said.append, **(QUICK | {"steps": 1}))
+    assert "the val split has no object: the last weights are kept, unvalidated" in said
+    assert run.metrics is None
+
+
+def test_a_loss_that_is_not_finite_names_the_photo_and_its_objects(tmp_path, monkeypatch):
+    data = write_data(tmp_path / "data", val=0, test=0)
+    bad = data / "train" / "train_3.png"
+    with Picture.open(bad) as picture:
+        photo = np.array(picture)
+    photo[..., 0] = 255
+    Picture.fromarray(photo).save(bad)
+    plain = MaskRCNN.losses
+
+    def losses(self, images, targets):
+        found = plain(self, images, targets)
+        if any(image[0].float().mean() > 170 for image in images):
+            found["mask"] = found["mask"] * float("nan")
+        return found
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+    plainly = {"flip": False, "turn": False, "scale_jitter": 1.0, "colour_jitter": 0.0}
+    found = message(data, tmp_path / "run", **(QUICK | plainly))
+    truth = Dataset.read_split(data, "train")
+    ids = ", ".join(str(a.id) for a in truth.annotations() if a.image_id == 4)
+    lines = found.splitlines()
+    assert lines[0] in {f"a loss is not finite at step {n}: training cannot go on" for n in (1, 2, 3)}
+    assert lines[1:] == [
+        f"  {bad} (mask; annotations {ids})",
+        "fix: look at these photos and masks; if they are sound, use a lower rate: --learning-rate 0.0003",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
