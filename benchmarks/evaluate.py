@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from machine import describe
 from maskwright import pixels
 from maskwright.evaluate import Evaluation, evaluate
 from maskwright.scoring import NAMES

@@ -8,8 +8,8 @@ from safetensors.torch import load, save
 from torchvision.ops import box_iou
 
 from maskwright.models import ARCHITECTURES
+from maskwright.train import LOSSES
 
-LOSSES = {"objectness", "rpn_box", "classifier", "box", "mask", "semantic"}
 SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
 """As `run.json` holds them: lists, not tuples."""
 
@@ -72,7 +72,7 @@ BATCHES = {
 def test_losses_are_finite_and_teach_every_parameter(network, objects):
     torch.manual_seed(0)
     losses = network.losses(photos(), [target(boxes) for boxes in objects])
-    assert set(losses) == LOSSES | {"box_accuracy"}
+    assert set(losses) == {*LOSSES, "box_accuracy"}
     assert all(value.ndim == 0 and math.isfinite(value.item()) for value in losses.values())
     assert 0 <= losses["box_accuracy"].item() <= 1
     assert not losses["box_accuracy"].requires_grad
@@ -87,8 +87,10 @@ def test_photos_with_objects_teach_boxes_and_masks_and_photos_without_do_not(net
     torch.manual_seed(0)
     with_ = network.losses(photos(), [target(ONE), target(ONE)])
     without = network.losses(photos(), [target(NONE), target(NONE)])
-    assert {k for k in LOSSES if with_[k].item() > 0} == LOSSES
-    assert {k for k in LOSSES if without[k].item() > 0} == {"objectness", "classifier"}
+    of_objects = ("rpn_box", "box", "mask")
+    assert min(with_[k].item() for k in LOSSES) > 0
+    assert [without[k].item() for k in of_objects] == [0, 0, 0]
+    assert without["objectness"].item() > 0
 
 
 def test_the_same_seed_gives_the_same_losses_and_gradients(network):
@@ -208,7 +210,7 @@ def test_a_network_learns_two_photos_by_heart(name):
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3)
     images, targets = drawing()
     totals = []
-    for _ in range(30):
+    for _ in range(25):
         losses = network.losses(images, targets)
         total = sum(losses[k] for k in LOSSES)
         optimiser.zero_grad(set_to_none=True)

@@ -23,11 +23,6 @@ from maskwright.settings import TrainSettings
 from maskwright.train import LOSSES, train, uninterrupted
 from tiny_world import CATEGORIES, QUICK, world, write_data, write_split
 
-pytestmark = pytest.mark.filterwarnings(
-    # torch's own launcher of processes, on Python 3.12 and later, forks beside its threads
-    "ignore:.*fork:DeprecationWarning"
-)
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
@@ -368,6 +363,15 @@ def test_a_loss_that_is_not_finite_names_the_photo_and_its_objects(tmp_path, mon
         f"  {bad} (mask; annotations {ids})",
         "fix: look at these photos and masks; if they are sound, use a lower rate: --learning-rate 0.0003",
     ]
+
+
+def test_two_processes_train_together(tmp_path, capfd):
+    data = write_data(tmp_path / "data", val=0, test=0)
+    run = train(data, tmp_path / "run", devices=2, **(QUICK | {"steps": 1}))
+    assert (run.state, run.step) == ("finished", 1)
+    assert run.network() is not None
+    assert [line["step"] for line in log_of(run.path)] == [1]
+    assert "step 1/1" not in capfd.readouterr().out  # nobody asked
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskwright import matching, scoring
 from maskwright.alignment import Aligned, align
-from maskwright.dataset import Dataset, from_coco, from_results, read_json
+from maskwright.dataset import Dataset, collector_paused, from_coco, from_results, read_json
 from maskwright.errors import Problem, UserError
 from maskwright.files import provenance, refuse_existing, write_json
 from maskwright.settings import EvaluateSettings
@@ -146,8 +146,9 @@ def evaluate(
     tell = say or (lambda _text: None)
     if out is not None:
         refuse_existing(Path(out), overwrite=overwrite)
-    true, truth_path = _read_truth(truth)
-    found, found_path = _read_detections(detections, true)
+    with collector_paused():
+        true, truth_path = _read_truth(truth)
+        found, found_path = _read_detections(detections, true)
     folder = _photo_folder(photos, true, truth_path)
     aligned = align(
         true,
@@ -304,7 +305,7 @@ def _curves(true: Dataset, kind: Kind, result: scoring.Scores) -> Iterable[dict[
         for name, chosen in names:
             scores = result.score[t][:, chosen]
             # A mean score means something only where every category reaches the recall.
-            shown = [None if np.isnan(row).any() else float(row.mean()) for row in scores]
+            shown = [None if np.isnan(value) else value for value in scores.mean(axis=1).tolist()]
             yield {
                 "category": name,
                 "kind": kind,
@@ -522,23 +523,14 @@ def _photo_folder(photos: str | Path | None, true: Dataset, truth_path: Path | N
     return beside if is_prepared else None
 
 
-_LINES: dict[str, tuple[str, str, str]] = {
-    "AP": ("Average Precision", "(AP)", "all"),
-    "AR": ("Average Recall", "(AR)", "all"),
-    "s": ("", "", "small"),
-    "m": ("", "", "medium"),
-    "l": ("", "", "large"),
-}
-
-
 def _coco_line(name: str, value: float | None, limit: int) -> str:
     """Return one line as pycocotools prints it."""
-    title, short, _ = _LINES[name[:2]]
+    title = "Average Precision" if name.startswith("AP") else "Average Recall"
     iou = {"AP50": "0.50", "AP75": "0.75"}.get(name, "0.50:0.95")
-    area = _LINES[name[-1]][2] if name[-1] in "sml" else "all"
+    area = {"s": "small", "m": "medium", "l": "large"}.get(name[-1], "all")
     most = {"AR1": 1, "AR10": 10}.get(name, limit)
     number = "n/a" if value is None else f"{value:0.3f}"
-    return f" {title:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number}"
+    return f" {title:<18} ({name[:2]}) @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number}"
 
 
 def _summary(result: Evaluation) -> list[str]:

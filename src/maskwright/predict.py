@@ -51,7 +51,7 @@ class Model:
                 raise UserError("a photo cannot be read", [f"{photo} {error}"], "replace it") from None
         else:
             array = np.asarray(photo)
-            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
                 raise UserError(
                     "a photo in memory is an array (H, W, 3) of uint8, RGB",
                     [f"shape {array.shape}, dtype {array.dtype}"],
@@ -126,6 +126,7 @@ def predict(
         )
         found.write(folder / "detections.json")
         shown = found.select(found.scores >= threshold)
+        (folder / "masks").mkdir()  # it is there even if nothing was found
         written = write_mask_images(shown, folder / "masks", said.form, categories=model.run.categories)
     for line in told(written, said.form):
         tell(line)

@@ -6,6 +6,7 @@ The rules are those of pycocotools' `COCOeval.accumulate` and `summarize`, up to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,21 +66,25 @@ class Scores:
     few: NDArray[np.float64]
     everything: Outcome
 
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """COCO's twelve numbers for each category, `(K, 12)`; NaN where undefined."""
+        precision, recall, few = self.precision.mean(axis=1), self.recall, self.few.mean(axis=0)
+        at_75 = int(np.argmin(np.abs(IOUS - 0.75)))
+        mean, mean_recall = precision.mean(axis=0), recall.mean(axis=0)
+        chosen = [mean[:, 0], precision[0, :, 0], precision[at_75, :, 0], *mean[:, 1:].T]
+        return np.stack([*chosen, few[:, 0], few[:, 1], *mean_recall.T], axis=1)
+
     def metrics(self, category: int | None = None) -> dict[str, float | None]:
         """Return COCO's twelve numbers, over all categories or for one; `None` where undefined."""
-        k = slice(None) if category is None else slice(category, category + 1)
-        precision, recall, few = self.precision[:, :, k], self.recall[:, k], self.few[:, k]
-        at_75 = int(np.argmin(np.abs(IOUS - 0.75)))
-        chosen = [precision[..., 0], precision[0, ..., 0], precision[at_75, ..., 0]]
-        chosen += [precision[..., a] for a in (1, 2, 3)]
-        chosen += [few[..., 0], few[..., 1]]
-        chosen += [recall[..., a] for a in (0, 1, 2, 3)]
-        return dict(zip(NAMES, (_mean(values) for values in chosen), strict=True))
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else None
+        if category is not None:
+            values = self.table[category]
+        else:
+            # Each category has as many values as any other, so the mean of all is the mean of their means.
+            defined = ~np.isnan(self.table)
+            count = defined.sum(axis=0)
+            values = np.where(count > 0, np.where(defined, self.table, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+        return {name: None if np.isnan(value) else value for name, value in zip(NAMES, values.tolist(), strict=True)}
 
 
 def scores(

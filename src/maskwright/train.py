@@ -113,12 +113,15 @@ def train(
     # One process per device; they are started here, unless torchrun or SLURM has started them already.
     fabric = _fabric(made, machine, "ddp" if _launched() else "ddp_spawn")
     # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
-    cast(Any, fabric).launch(partial(_in_process, run=run, made=made, machine=machine, resume=resume))
+    cast(Any, fabric).launch(
+        partial(_in_process, run=run, made=made, machine=machine, resume=resume, told=say is not None)
+    )
     return Run.read(out)
 
 
-def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool) -> None:
-    tell = print if fabric.is_global_zero else (lambda _text: None)
+def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool, told: bool) -> None:
+    # `say` stays behind in the process that was asked; what it would be told is printed.
+    tell = print if told and fabric.is_global_zero else (lambda _text: None)
     _Training(run, made, machine, tell, False).go(fabric, resume, time.perf_counter())
     fabric.barrier()  # run.json is final for every process
 

@@ -126,7 +126,7 @@ class MaskHead(nn.Module):
         parts += [nn.ConvTranspose2d(width, fine, 2, 2), nn.ReLU(inplace=True)]
         self.coarse = nn.Sequential(*parts)
         self.merge = nn.Sequential(
-            nn.Conv2d(2 * fine, fine, 3, padding=1),
+            nn.Conv2d(2 * fine + 1, fine, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(fine, fine, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -140,8 +140,9 @@ class MaskHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.logit.bias))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Map `(R, C, 14, 14)` and `(R, F, 28, 28)` to logits `(R, 28, 28)`."""
-        return cast(Tensor, self.logit(self.merge(torch.cat([self.coarse(coarse), fine], 1))))[:, 0]
+        """Map `(R, C, 14, 14)` and `(R, F + 1, 28, 28)`, the last channel a first guess, to logits `(R, 28, 28)`."""
+        merged = self.merge(torch.cat([self.coarse(coarse), fine], 1))
+        return cast(Tensor, self.logit(merged)[:, 0] + fine[:, -1])
 
 
 class MaskRCNN(nn.Module):
@@ -186,7 +187,10 @@ class MaskRCNN(nn.Module):
         finest = found.pop("4")
         pyramid = self.pyramid(found)
         context = functional.interpolate(self.fine_context(pyramid["8"]), scale_factor=2.0, mode="nearest")
-        pyramid["4"] = functional.relu(self.fine_mix(functional.relu(self.fine(finest) + context)))
+        fine = functional.relu(self.fine_mix(functional.relu(self.fine(finest) + context)))
+        pyramid["semantic"] = self.semantic(fine)
+        # The mask head reads, beside the features, how much each pixel looks like an object of any category.
+        pyramid["4"] = torch.cat([fine, pyramid["semantic"].amax(1, keepdim=True)], 1)
         return cast("OrderedDict[str, Tensor]", pyramid)
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -203,7 +207,7 @@ class MaskRCNN(nn.Module):
         features = self.features(images)
         height, width = images.shape[-2:]
         shapes = [(height, width)] * len(targets)
-        levels = {k: v for k, v in features.items() if k != "4"}
+        levels = {k: v for k, v in features.items() if k not in {"4", "semantic"}}
         proposals, rpn = self.rpn(ImageList(images, shapes), levels, list(targets))
         results = {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"]}
         classifier = box = features["8"].new_zeros(())
@@ -261,8 +265,8 @@ class MaskRCNN(nn.Module):
             ]
         results["classifier"] = classifier
         results["box"] = box
-        results["mask"] = self._mask_loss(features, mask_rois, mask_matches, targets, shapes)
-        results["semantic"] = self._semantic_loss(features["4"], targets)
+        results["mask"] = self._mask_loss(features, mask_rois, mask_matches, targets)
+        results["semantic"] = self._semantic_loss(features["semantic"], targets)
         results["box_accuracy"] = torch.tensor(correct / max(counted, 1))
         return results
 
@@ -286,20 +290,15 @@ class MaskRCNN(nn.Module):
         labels[len(positive) :] = 0
         return proposals[chosen], labels, match[chosen]
 
-    def _semantic_loss(self, finest: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Teach the finest map to tell categories apart, pixel by pixel: cross-entropy and Dice (Milletari 2016)."""
-        logits = self.semantic(finest).float()
+    def _semantic_loss(self, logits: Tensor, targets: Sequence[Target]) -> Tensor:
+        """Teach the finest map to tell categories apart, pixel by pixel."""
+        logits = logits.float()
         goal = torch.zeros_like(logits)
         for i, target in enumerate(targets):
             for label in sorted(set(target["labels"].tolist())):
                 union = target["masks"][target["labels"] == label].amax(0)
                 goal[i, label - 1] = functional.avg_pool2d(union[None].float(), 4)[0]
-        probability = logits.sigmoid()
-        overlap = 2 * (probability * goal).sum((0, 2, 3)) + 1
-        dice = 1 - overlap / ((probability + goal).sum((0, 2, 3)) + 1)
-        cross_entropy: Tensor = functional.binary_cross_entropy_with_logits(logits, goal)
-        total: Tensor = cross_entropy + 0.5 * dice.mean()
-        return total
+        return outline_loss(logits, goal, (0, 2, 3))
 
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
@@ -311,7 +310,6 @@ class MaskRCNN(nn.Module):
         rois: list[Tensor],
         matches: list[Tensor],
         targets: Sequence[Target],
-        shapes: list[tuple[int, int]],
     ) -> Tensor:
         if sum(len(r) for r in rois) == 0:
             # Zero, yet joined to all that makes masks: among several processes each waits for every gradient.
@@ -329,7 +327,7 @@ class MaskRCNN(nn.Module):
                 )
                 truth.append(crop[:, 0])
         # The share of each cell that is object, not a yes or no: it places the edge within the cell.
-        return functional.binary_cross_entropy_with_logits(logits.float(), torch.cat(truth).float())
+        return outline_loss(logits.float(), torch.cat(truth).float(), (1, 2))
 
     def detect(self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = 0.02) -> list[Detection]:
         """Find objects.
@@ -345,7 +343,7 @@ class MaskRCNN(nn.Module):
         images = images.float()
         features = self.features(images)
         sizes = [(int(h), int(w)) for h, w in shapes]
-        levels = {k: v for k, v in features.items() if k != "4"}
+        levels = {k: v for k, v in features.items() if k not in {"4", "semantic"}}
         boxes, _ = self.rpn(ImageList(images, sizes), levels)
         counts = [len(b) for b in boxes]
         probability = images.new_zeros(())
@@ -373,6 +371,23 @@ class MaskRCNN(nn.Module):
             result["windows"] = window
             result["masks"] = mask
         return results
+
+
+def outline_loss(logits: Tensor, goal: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return cross-entropy plus half the Dice loss (Milletari et al. 2016).
+
+    Cross-entropy alone is content to leave thin parts out, where it is unsure; Dice counts them against the object.
+
+    Args:
+        logits: Any shape.
+        goal: The same shape, 0..1: the share of each cell that is object.
+        dims: The dimensions that one Dice ratio is taken over.
+    """
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * goal).sum(dims) + 1
+    dice = 1 - overlap / ((probability + goal).sum(dims) + 1)
+    total: Tensor = functional.binary_cross_entropy_with_logits(logits, goal) + 0.5 * dice.mean()
+    return total
 
 
 def decode(deltas: Tensor, boxes: Tensor, stage: int) -> Tensor:

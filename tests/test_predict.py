@@ -1,0 +1,386 @@
+"""A run and photos in any form become detections.json and mask images that fit the upright photos."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from torch import nn
+from torch.nn import functional
+
+from maskwright import pixels
+from maskwright.dataset import Dataset
+from maskwright.errors import UserError
+from maskwright.files import read_photo
+from maskwright.models import ARCHITECTURES
+from maskwright.predict import find_photos, load, predict
+from maskwright.run import LAST, Run
+from tiny_world import CATEGORIES, COLOURS, write_data
+
+LOW = 0.1
+REPLACE = "fix: replace or remove them"
+
+
+class ByColour(nn.Module):
+    """A network that need not learn: finds each category by its colour, and the whole photo as a doubtful hammer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def detect(self, images, shapes, least_score=0.02):
+        results = []
+        for image, (height, width) in zip(images.float(), shapes, strict=True):
+            found = [(0.05, 1, (0, 0, width, height), torch.ones(28, 28))]
+            for label, colour in COLOURS.items():
+                near = (image[:, :height, :width] - torch.tensor(colour)[:, None, None]).abs().sum(0) < 120
+                if near.any():
+                    ys, xs = torch.nonzero(near.any(1))[:, 0], torch.nonzero(near.any(0))[:, 0]
+                    x1, y1, x2, y2 = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+                    part = near[None, None, y1:y2, x1:x2].float()
+                    mask = functional.interpolate(part, (28, 28), mode="bilinear")[0, 0]
+                    found.append((1 - 0.2 * label, label, (x1, y1, x2, y2), mask))
+            found = sorted((f for f in found if f[0] >= least_score), key=lambda f: -f[0])
+            boxes = torch.tensor([f[2] for f in found], dtype=torch.float32).reshape(-1, 4)
+            masks = torch.stack([f[3] for f in found]) if found else torch.zeros(0, 28, 28)
+            scores, labels = (torch.tensor([f[k] for f in found]) for k in (0, 1))
+            results.append({"boxes": boxes, "windows": boxes, "scores": scores, "labels": labels, "masks": masks})
+        return results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "by-colour", lambda _sizes, _weights: ByColour())
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, _known):
+    path = tmp_path_factory.mktemp("run")
+    made = Run(path=path, architecture="by-colour", sizes={}, categories=CATEGORIES, side=64, threshold=0.7).write()
+    made.save_weights(LAST, ByColour().state_dict())
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return load(run)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory, data):
+    """A folder of photos in subfolders, with names of all kinds and side files."""
+    folder = tmp_path_factory.mktemp("album")
+    (folder / "Größe 1").mkdir()
+    shutil.copy(data / "test" / "test_0.png", folder / "b.png")
+    shutil.copy(data / "test" / "test_1.png", folder / "Größe 1" / "日本 ä.png")
+    with Picture.open(data / "val" / "val_0.png") as photo:
+        exif = Picture.Exif()
+        exif[0x0112] = 6  # to be turned by a quarter
+        photo.resize((64, 40)).save(folder / "turned.jpg", exif=exif, quality=95)
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(run, album, tmp_path_factory):
+    """What `predict` wrote of the album and what it said."""
+    out, said = tmp_path_factory.mktemp("out") / "predictions", []
+    found = predict(run, album, out, say=said.append, score=LOW)
+    return out, said, found
+
+
+def message(call, *args, **more):
+    with pytest.raises(UserError) as caught:
+        call(*args, **more)
+    return str(caught.value)
+
+
+def mask_files(out):
+    return sorted(p.relative_to(out / "masks").as_posix() for p in (out / "masks").rglob("*") if p.is_file())
+
+
+# A folder
+
+
+def test_a_folder_is_searched_through_and_every_photo_is_in_the_file(predicted):
+    out, _, found = predicted
+    stored = json.loads((out / "detections.json").read_text())
+    assert [(i["file_name"], i["width"], i["height"]) for i in stored["images"]] == [
+        ("Größe 1/日本 ä.png", found.images[0].width, found.images[0].height),
+        ("b.png", found.images[1].width, found.images[1].height),
+        ("turned.jpg", 40, 64),
+    ]
+    assert sorted(p.name for p in out.iterdir()) == ["detections.json", "masks"]
+
+
+def test_detections_json_is_a_complete_coco_file(predicted, run):
+    out, _, found = predicted
+    stored = json.loads((out / "detections.json").read_text())
+    assert {"info", "licenses", "categories", "images", "annotations"} <= set(stored)
+    assert len(stored["annotations"]) == len(found) > 0
+    assert all(0.02 <= a["score"] <= 1 for a in stored["annotations"])
+    assert [a["id"] for a in stored["annotations"]] == list(range(1, len(found) + 1))
+    assert [(c["id"], c["name"]) for c in stored["categories"]] == [(1, "hammer"), (2, "nut")]
+    assert {a["category_id"] for a in stored["annotations"]} <= {1, 2}
+    assert all(a["segmentation"]["counts"] for a in stored["annotations"])
+    info = stored["info"]["maskwright"]
+    assert info == {"run": str(run.resolve()), "threshold": LOW, "least_score": 0.02}
+    again = Dataset.read(out / "detections.json")
+    np.testing.assert_allclose(again.boxes, found.boxes)
+
+
+def test_masks_have_the_size_of_the_upright_photo_and_hold_what_was_found(predicted):
+    out, _, found = predicted
+    names = mask_files(out)
+    assert names != []
+    shown = found.select(found.scores >= LOW)
+    for index, image in enumerate(found.images):
+        stem = image.file_name.rsplit(".", 1)[0]
+        for category in found.categories:
+            ks = [k for k in range(*shown.first[index : index + 2]) if shown.category_ids[k] == category.id]
+            assert (f"{stem}_{category.name}.png" in names) == bool(ks)
+            if ks:
+                with Picture.open(out / "masks" / f"{stem}_{category.name}.png") as picture:
+                    values = np.asarray(picture)
+                assert (values.shape, picture.mode) == (image.size, "L")
+                np.testing.assert_array_equal(values, np.any([shown.mask(k) for k in ks], axis=0) * 255)
+
+
+def test_what_is_said_counts_photos_and_objects(predicted):
+    out, said, found = predicted
+    shown = int((found.scores >= LOW).sum())
+    with_any = len(set(found.image_index[found.scores >= LOW].tolist()))
+    assert said[0] == "3 photos; masks from a score of 0.10 on (given)"
+    assert said[-1] == f"{shown} objects in {with_any} of 3 photos; {len(found)} detections in all: {out}"
+    assert (shown, with_any, len(found)) == (6, 3, 9)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_masks_and_boxes_are_where_the_objects_are(run, data, tmp_path, split):
+    truth = Dataset.read_split(data, split)
+    found = predict(run, data, tmp_path / "out", split=split)
+    for k, wanted in enumerate(truth.annotations()):
+        position = int(truth.image_index[k])
+        best = max(
+            pixels.iou([found.rle(j)], [wanted.rle], truth.images[position].size).item()
+            for j in range(*found.first[position : position + 2])
+            if found.category_ids[j] == wanted.category_id
+        )
+        assert best > 0.75
+
+
+def test_a_photo_that_was_held_upright_is_judged_upright(model, album):
+    upright = read_photo(album / "turned.jpg").astype(int)
+    found = model(album / "turned.jpg")
+    assert upright.shape[:2] == found.size == (64, 40)
+    inside = upright[found.masks[0]].mean(axis=0)
+    assert abs(inside - COLOURS[1]).max() < 40
+
+
+# Forms, scores
+
+
+def test_one_mask_image_per_object(run, data, tmp_path):
+    found = predict(run, data / "test" / "test_0.png", tmp_path / "out", form="instances", score=LOW)
+    shown = found.select(found.scores >= LOW)
+    names = mask_files(tmp_path / "out")
+    assert len(names) == len(shown) > 0
+    drawn = [read_photo(tmp_path / "out" / "masks" / name)[..., 0] > 0 for name in names]
+    np.testing.assert_array_equal(drawn, [shown.mask(k) for k in range(len(shown))])  # hammer before nut in both
+
+
+def test_one_id_image_per_photo_with_its_key(run, data, tmp_path):
+    found = predict(run, data / "test" / "test_0.png", tmp_path / "out", form="ids", score=LOW)
+    shown = found.select(found.scores >= LOW)
+    assert mask_files(tmp_path / "out") == ["ids.json", "test_0.png"]
+    with Picture.open(tmp_path / "out" / "masks" / "test_0.png") as picture:
+        values = np.asarray(picture)
+    key = json.loads((tmp_path / "out" / "masks" / "ids.json").read_text())["test_0.png"]
+    assert len(key) == len(shown)
+    assert {str(v) for v in np.unique(values) if v} <= set(key)
+    assert values.shape == shown.images[0].size
+    np.testing.assert_array_equal(values > 0, np.any([shown.mask(k) for k in range(len(shown))], axis=0))
+
+
+def test_without_a_score_the_runs_own_threshold_decides(run, data, tmp_path):
+    said = []
+    found = predict(run, data / "test" / "test_0.png", tmp_path / "out", say=said.append)
+    threshold = Run.read(run).threshold
+    assert said[0] == f"1 photos; masks from a score of {threshold:.2f} on (advised by the run's validation)"
+    assert found.info["maskwright"]["threshold"] == threshold
+    assert sorted(found.scores.tolist()) == pytest.approx([0.05, 0.6, 0.8])
+    assert mask_files(tmp_path / "out") == ["test_0_hammer.png"]
+
+
+def test_a_score_that_nothing_reaches_leaves_the_detections_and_no_mask(run, data, tmp_path):
+    found = predict(run, data / "test" / "test_0.png", tmp_path / "out", score=1.0)
+    assert len(found) > 0
+    assert mask_files(tmp_path / "out") == []
+    assert (tmp_path / "out" / "masks").is_dir()
+
+
+# Photos given in other ways
+
+
+def test_a_coco_file_keeps_its_ids_and_needs_no_copy_of_its_photos(run, data, tmp_path):
+    truth = json.loads((data / "annotations" / "instances_test.json").read_text())
+    by_path = predict(run, data / "annotations" / "instances_test.json", tmp_path / "a")
+    assert [i.id for i in by_path.images] == [i["id"] for i in truth["images"]]
+    by_split = predict(run, data, tmp_path / "b", split="test")
+    assert by_split.coco()["annotations"] == by_path.coco()["annotations"]
+    assert by_split.images == by_path.images
+
+
+def test_a_coco_file_beside_its_photos_finds_them(data, tmp_path):
+    shutil.copytree(data / "test", tmp_path / "photos")
+    shutil.copy(data / "annotations" / "instances_test.json", tmp_path / "photos" / "mine.json")
+    assert [path for _, path in find_photos(tmp_path / "photos" / "mine.json")] == [
+        tmp_path / "photos" / "test_0.png",
+        tmp_path / "photos" / "test_1.png",
+    ]
+
+
+def test_a_single_photo_is_known_by_its_name(album):
+    [(image, path)] = find_photos(album / "turned.jpg")
+    assert (image.id, image.file_name, image.size) == (1, "turned.jpg", (64, 40))
+    assert path == album / "turned.jpg"
+
+
+# One photo in memory
+
+
+def test_a_path_and_its_pixels_give_the_same(model, album):
+    by_path = model(album / "turned.jpg", score=LOW)
+    by_text = model(str(album / "turned.jpg"), score=LOW)
+    by_array = model(read_photo(album / "turned.jpg"), score=LOW)
+    assert len(by_path) > 0
+    assert by_path.rles == by_array.rles == by_text.rles
+    np.testing.assert_array_equal(by_path.scores, by_array.scores)
+    assert by_path.size == (64, 40)
+    assert by_path.masks.shape == (len(by_path), 64, 40)
+    assert set(by_path.categories) <= {"hammer", "nut"}
+
+
+def test_one_photo_gives_what_predict_gives(model, data, run, tmp_path):
+    found = predict(run, data / "test" / "test_1.png", tmp_path / "out")
+    alone = model(data / "test" / "test_1.png", score=0.02)
+    assert alone.rles == tuple(found.rle(k) for k in range(len(found)))
+    np.testing.assert_array_equal(alone.scores, found.scores)
+    np.testing.assert_array_equal(alone.boxes, found.boxes)
+
+
+def test_the_score_of_a_call_is_the_least_one(model, data):
+    every = model(data / "test" / "test_0.png", score=0.0)
+    advised = model(data / "test" / "test_0.png")
+    assert every.scores.tolist() == pytest.approx([0.8, 0.6, 0.05])
+    assert advised.scores.tolist() == pytest.approx([0.8])
+
+
+def test_an_array_that_is_a_view_of_another_is_read_as_it_looks(model, data):
+    photo = read_photo(data / "test" / "test_0.png")
+    mirrored = model(photo[:, ::-1], score=LOW)
+    copied = model(np.ascontiguousarray(photo[:, ::-1]), score=LOW)
+    assert mirrored.rles == copied.rles
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((4, 5), dtype=np.uint8), "shape (4, 5), dtype uint8"),
+        (np.zeros((4, 5, 4), dtype=np.uint8), "shape (4, 5, 4), dtype uint8"),
+        (np.zeros((4, 5, 3)), "shape (4, 5, 3), dtype float64"),
+        (np.zeros((0, 5, 3), dtype=np.uint8), "shape (0, 5, 3), dtype uint8"),
+    ],
+)
+def test_an_array_of_another_form_is_refused(model, array, found):
+    assert message(model, array) == (
+        "a photo in memory is an array (H, W, 3) of uint8, RGB\n"
+        f"  {found}\n"
+        "fix: convert it: grey by np.repeat, floats of 0..1 by (255 * x).astype(np.uint8)"
+    )
+
+
+def test_a_file_that_is_no_photo_is_refused(model, album):
+    assert message(model, album / "notes.txt") == (
+        f"a photo cannot be read\n  {album / 'notes.txt'} is not a picture that can be read\nfix: replace it"
+    )
+
+
+# Refusals
+
+
+def test_a_folder_without_photos_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert message(predict, run, tmp_path / "empty", tmp_path / "out") == (
+        "the folder has no photos\n"
+        f"  {tmp_path / 'empty'}\n"
+        "fix: photos end in .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_photos_that_do_not_exist_are_refused(run, tmp_path):
+    assert message(predict, run, tmp_path / "none", tmp_path / "out") == (
+        f"the photos do not exist\n  {tmp_path / 'none'}\nfix: check the path"
+    )
+
+
+def test_all_photos_that_cannot_be_read_are_named(run, album, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(album, folder)
+    (folder / "a.jpg").write_bytes(b"")
+    (folder / "z.png").write_bytes(b"no picture")
+    assert message(predict, run, folder, tmp_path / "out") == (
+        "some photos cannot be read\n"
+        f"  {folder / 'a.jpg'} is empty (0 bytes)\n"
+        f"  {folder / 'z.png'} is not a picture that can be read\n"
+        "fix: replace or remove them"
+    )
+
+
+def test_a_photo_that_is_cut_off_leaves_nothing_half_done(run, data, tmp_path):
+    path = tmp_path / "cut.png"
+    whole = (data / "test" / "test_0.png").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    found = message(predict, run, path, tmp_path / "out")
+    assert found == f"some photos cannot be read\n  {path} cannot be decoded (image file is truncated)\n{REPLACE}"
+    assert [p.name for p in tmp_path.iterdir()] == ["cut.png"]
+
+
+def test_a_split_that_is_not_there_is_refused(run, album, tmp_path):
+    assert message(predict, run, album, tmp_path / "out", split="val") == (
+        f"the data folder has no val split\n  {album}\nfix: name another split"
+    )
+
+
+def test_an_output_that_exists_is_refused_unless_it_may_be_replaced(run, data, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("x")
+    photo = data / "test" / "test_0.png"
+    assert message(predict, run, photo, out) == (
+        f"the output exists already\n  {out}\nfix: name another output, or: --overwrite"
+    )
+    assert (out / "mine.txt").exists()
+    predict(run, photo, out, overwrite=True, score=LOW)
+    assert sorted(p.name for p in out.iterdir()) == ["detections.json", "masks"]
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(run, data, tmp_path):
+    assert message(predict, run, data / "test", tmp_path / "out", scores=0.5).startswith(
+        "there is no setting of this name\n  scores; did you mean 'score'?\n"
+    )
+
+
+def test_a_folder_that_is_no_run_is_refused(data, tmp_path):
+    assert message(load, data).startswith(f"the folder is not a run: run.json is not there\n  {data}\n")
