@@ -269,6 +269,7 @@ def test_side_files_and_others_are_accounted_for(tmp_path):
         (root / name).write_bytes(b"x")
     (root / "rgb/.cache").mkdir()
     (root / "old").mkdir()
+    (root / "rgb/linked").symlink_to(root / "mask", target_is_directory=True)
     made, said = run(root, tmp_path)
     assert sum(made.photos.values()) == 1
     assert {item.path.name: item.why for item in made.skipped} == {
@@ -278,6 +279,7 @@ def test_side_files_and_others_are_accounted_for(tmp_path):
         "notes.txt": "not a picture file",
         "read me.md": "beside the data",
         ".cache": "hidden folder",
+        "linked": "link to a folder, not followed",
         "old": "folder that is no part of the data",
     }
     assert "skipped: 3 x left by the system" in said

@@ -348,6 +348,18 @@ def test_an_output_that_exists_is_kept_unless_told(tmp_path):
     assert files_of(tmp_path / "out") == ["a.png"]
 
 
+def test_the_input_is_never_replaced(tmp_path):
+    file = tmp_path / "own" / "d.json"
+    dataset(truth(1, 1, LEFT)).write(file)
+    with pytest.raises(UserError) as caught:
+        mw.masks(file, file.parent, overwrite=True)
+    assert str(caught.value) == (
+        "the output must not be the input or hold it: replacing it would delete the input\n"
+        f"  {file.parent} and {file}\nfix: name another output"
+    )
+    assert files_of(file.parent) == ["d.json"]
+
+
 def test_an_unknown_setting_offers_the_nearest(tmp_path):
     with pytest.raises(UserError, match="  from; did you mean 'form'"):
         mw.masks(tmp_path / "d.json", tmp_path / "out", **{"from": "ids"})

@@ -36,6 +36,7 @@ def split_of(photos=100, median=(480, 640), side_share=None, elongation=1.0, axi
         objects_per_photo=float(most),
         most_objects=most,
         side_share=share or None,
+        box_side_share=share or None,
         area_share=None,
         aspect=None,
         elongation=spread(*[elongation] * 5) if elongation else None,

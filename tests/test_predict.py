@@ -376,6 +376,18 @@ def test_an_output_that_exists_is_refused_unless_it_may_be_replaced(run, data, t
     assert sorted(p.name for p in out.iterdir()) == ["detections.json", "masks"]
 
 
+def test_the_photos_and_the_run_are_never_replaced(run, data, tmp_path):
+    photos = data / "test"
+    before = sorted(photos.iterdir())
+    assert message(predict, run, photos, photos, overwrite=True) == (
+        "the output must not be the input or hold it: replacing it would delete the input\n"
+        f"  {photos} and {photos}\nfix: name another output"
+    )
+    message(predict, run, photos, run, overwrite=True)
+    assert sorted(photos.iterdir()) == before
+    assert (run / "run.json").is_file()
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest(run, data, tmp_path):
     assert message(predict, run, data / "test", tmp_path / "out", scores=0.5).startswith(
         "there is no setting of this name\n  scores; did you mean 'score'?\n"

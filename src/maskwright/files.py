@@ -126,6 +126,22 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     raise UserError("the output exists already", [str(path)], "name another output, or: --overwrite")
 
 
+def refuse_input(out: Path, *read: Path) -> None:
+    """Refuse an output that is, or holds, a file or folder that the stage reads: replacing it would delete the input.
+
+    Raises:
+        UserError: With another name as the fix; `--overwrite` does not help.
+    """
+    place = out.resolve()
+    held = [path for path in read if path.resolve().is_relative_to(place)]
+    if held:
+        raise UserError(
+            "the output must not be the input or hold it: replacing it would delete the input",
+            [f"{out} and {path}" for path in held],
+            "name another output",
+        )
+
+
 def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
         "the output cannot be written; nothing was left half-done",

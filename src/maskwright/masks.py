@@ -20,7 +20,7 @@ from PIL import Image as PillowImage
 from maskwright import pixels
 from maskwright.dataset import Category, Dataset, inside
 from maskwright.errors import Problem, UserError
-from maskwright.files import atomic_folder, refuse_existing, write_json
+from maskwright.files import atomic_folder, refuse_existing, refuse_input, write_json
 from maskwright.settings import MasksSettings
 
 Form = Literal["categories", "instances", "ids"]
@@ -80,6 +80,7 @@ def masks(
     chosen = MasksSettings.parse(settings)
     coco_file, out = Path(coco_file), Path(out)
     tell = say or (lambda _text: None)
+    refuse_input(out, coco_file)
     if coco_file.is_dir():
         raise UserError(
             "a COCO file is needed, and this is a folder",

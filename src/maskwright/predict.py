@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from maskwright.dataset import Dataset, Image, default_info
 from maskwright.detections import LEAST_SCORE, Detections, detect_photo, detect_photos
 from maskwright.errors import UserError
-from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, atomic_folder, image_size, photo_files, read_photo
+from maskwright.files import (
+    PHOTO_SUFFIXES,
+    UnreadableImage,
+    atomic_folder,
+    image_size,
+    photo_files,
+    read_photo,
+    refuse_input,
+)
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.run import Run
@@ -113,6 +121,7 @@ def predict(
     """
     tell = say or (lambda _text: None)
     said = PredictSettings.parse(settings)
+    refuse_input(Path(out), Path(run), Path(photos))
     model = load(run)
     chosen = find_photos(Path(photos), said.split)
     threshold = model.run.threshold if said.score is None else said.score

@@ -190,6 +190,8 @@ def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
             if is_side_file(Path(name)):
                 folders.remove(name)
                 skipped.append(Skipped(here / name, "hidden folder"))
+            elif (here / name).is_symlink():  # following it could go round in circles
+                skipped.append(Skipped(here / name, "link to a folder, not followed"))
         for name in sorted(names):
             path = here / name
             if is_side_file(Path(name)):
