@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -84,14 +83,12 @@ class Batch:
         targets: As `maskwright.models.maskrcnn.Target`, one per photo.
         photos: Positions in `Dataset.images`.
         objects: Per photo, positions of its objects in the dataset's columns.
-        data_time_s: Seconds that the training loop waited for it.
     """
 
     images: Tensor
     targets: list[dict[str, Tensor]]
     photos: tuple[int, ...]
     objects: tuple[tuple[int, ...], ...]
-    data_time_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,22 +100,6 @@ class _Cached:
     labels: tuple[int, ...]
     objects: tuple[int, ...]
     areas: tuple[int, ...]
-
-
-def canvas_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[int, int]:
-    """Choose the one canvas `(height, width)` for photos of given sizes: longer side `side`, their median shape.
-
-    Example:
-        >>> canvas_size([(480, 640), (480, 640)], 384)
-        (288, 384)
-    """
-    ratio = float(np.median([width / height for height, width in sizes]))
-    height, width = (side / ratio, side) if ratio >= 1 else (side, side * ratio)
-    return _multiple(height), _multiple(width)
-
-
-def _multiple(value: float) -> int:
-    return max(MULTIPLE, round(value / MULTIPLE) * MULTIPLE)
 
 
 class Photos:
@@ -475,8 +456,3 @@ def frame_photo(pixels: NDArray[np.uint8], side: int) -> tuple[Tensor, Frame]:
 
 def _up(value: int) -> int:
     return -(-value // MULTIPLE) * MULTIPLE
-
-
-def photo_paths(dataset: Dataset) -> list[Path]:
-    """Return where every photo of a dataset is."""
-    return [dataset.photo_path(image) for image in dataset.images]

@@ -96,6 +96,7 @@ class Plan(_Frozen):
             "anchor_sizes": " ".join(",".join(str(s) for s in level) for level in self.anchor_sizes),
             "detections_per_photo": self.detections_per_photo,
             "categories": ", ".join(self.categories),
+            "photos": self.photos,
             "steps_per_epoch": f"{self.steps_per_epoch:g}",
             "cache_mb": self.cache_mb,
         }
@@ -162,7 +163,8 @@ class _Planner:
                 f"--batch-size {math.ceil(batch / devices) * devices}",
             )
         per_epoch = train.photos / batch
-        self._note("photos", "those of the train split")
+        crowds = f"; {train.crowd} crowd objects in them teach nothing" if train.crowd else ""
+        self._note("photos", f"those of the train split{crowds}")
         self._note("steps_per_epoch", f"{train.photos} photos / {batch} per step")
         self._budget(per_epoch)
         rate = BASE_RATE * math.sqrt(batch / BASE_BATCH)

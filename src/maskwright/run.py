@@ -137,7 +137,7 @@ class Run:
         return network.to(device).eval()
 
     def save_weights(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors as safetensors that describe themselves: the metadata holds what `run.json` says of the network."""
+        """Write tensors as safetensors that describe themselves: their metadata holds what `run.json` does."""
         told = self.json()
         # Neither the hour nor an interruption may change the bytes: equal trainings give equal files.
         del told["made_by"]["made"], told["state"]

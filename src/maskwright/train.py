@@ -77,7 +77,7 @@ def train(
         KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
     """
     began = time.perf_counter()
-    tell = say or (lambda _text: None)
+    tell = say or _silent
     said = TrainSettings.parse(settings)
     data, out = Path(data), Path(out)
     if resume and not (out / RESUME).is_file():
@@ -86,7 +86,10 @@ def train(
             [str(out)],
             "leave --resume out" if not out.exists() else "start anew: --overwrite",
         )
-    if not resume and not dry_run:
+    first = _first_process()
+    if not first:
+        tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
+    elif not resume and not dry_run:
         refuse_existing(out, overwrite=overwrite)
     facts = check(data, say=None)
     for warning in facts.warnings:
@@ -99,14 +102,16 @@ def train(
     tell(made.table())
     if dry_run:
         return made
-    if not resume:
-        if out.exists():
+    run = Run.read(out) if resume else _new_run(out, data, made, fingerprint)
+    if first and not resume:
+        if out.is_dir():
             shutil.rmtree(out)
-        run = _new_run(out, data, made, fingerprint)
+        else:
+            out.unlink(missing_ok=True)
         write_json(out / "plan.json", plan_json(made))
         write_json(out / "facts.json", facts.model_dump(mode="json"))
-    else:
-        run = Run.read(out).write(state="training")
+    if first:
+        run = run.write(state="training")
     devices = made.settings.devices or 1
     if devices == 1:
         return _Training(run, made, machine, tell, progress).go(_fabric(made, machine, "auto"), resume, began)
@@ -121,9 +126,18 @@ def train(
 
 def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool, told: bool) -> None:
     # `say` stays behind in the process that was asked; what it would be told is printed.
-    tell = print if told and fabric.is_global_zero else (lambda _text: None)
+    tell = print if told and fabric.is_global_zero else _silent
     _Training(run, made, machine, tell, False).go(fabric, resume, time.perf_counter())
     fabric.barrier()  # run.json is final for every process
+
+
+def _silent(_text: str) -> None:
+    """Say nothing."""
+
+
+def _first_process() -> bool:
+    """Tell whether this is the only process, or the first of those that torchrun or SLURM started."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def _launched() -> bool:
@@ -177,7 +191,7 @@ def _new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> 
         data=str(data.resolve()),
         fingerprint=fingerprint,
     )
-    return run.write()
+    return run
 
 
 def _fingerprint(data: Path) -> dict[str, str]:
