@@ -194,7 +194,7 @@ def test_weights_of_another_network_are_refused_tensor_by_tensor(tmp_path):
         f"  {path}: bias is missing\n"
         f"  {path}: extra is not part of the network\n"
         f"  {path}: weight is (2, 5), expected (2, 3)\n"
-        "fix: use the weights that the run was saved with"
+        "fix: use the version of Maskwright that the run was trained with (run.json names it), or train again"
     )
     assert torch.equal(network.weight, before)
 

@@ -379,3 +379,12 @@ def test_two_processes_train_together(tmp_path, capfd):
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_the_output_may_not_be_the_data(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    with pytest.raises(UserError) as raised:
+        train(copy, copy, overwrite=True, steps=1)
+    assert "the output must not be the input or hold it: replacing it would delete the input" in str(raised.value)
+    assert (copy / "annotations" / "instances_train.json").is_file()

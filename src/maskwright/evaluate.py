@@ -19,7 +19,7 @@ from maskwright import matching, scoring
 from maskwright.alignment import Aligned, align
 from maskwright.dataset import Dataset, collector_paused, from_coco, from_results, read_json
 from maskwright.errors import Problem, UserError
-from maskwright.files import provenance, refuse_existing, write_json
+from maskwright.files import provenance, refuse_existing, refuse_input, write_json
 from maskwright.settings import EvaluateSettings
 
 Kind = Literal["segm", "bbox"]
@@ -145,6 +145,7 @@ def evaluate(
     chosen = EvaluateSettings.parse(settings)
     tell = say or (lambda _text: None)
     if out is not None:
+        refuse_input(Path(out), *(Path(p) for p in (truth, detections, photos) if isinstance(p, str | Path)))
         refuse_existing(Path(out), overwrite=overwrite)
     with collector_paused():
         true, truth_path = _read_truth(truth)

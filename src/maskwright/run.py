@@ -35,7 +35,7 @@ class Run:
         side: Longer side of the network's input in pixels.
         threshold: Score that validation advised, where precision and recall are in balance.
         data: The data folder that it was trained on, absolute.
-        fingerprint: SHA-256 of the annotation files that it was trained on, by split.
+        fingerprint: Per split, a hash of the annotation file and the photos that it was trained on.
         state: `training`, `interrupted` or `finished`.
         step: Optimiser steps taken.
         metrics: Of the best validation.
@@ -168,7 +168,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
         if k in wanted and v.shape != wanted[k].shape
     ]
     if wrong:
-        raise UserError("the weights are of another network", wrong, "use the weights that the run was saved with")
+        raise UserError(
+            "the weights are of another network",
+            wrong,
+            "use the version of Maskwright that the run was trained with (run.json names it), or train again",
+        )
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(tensors[name])
