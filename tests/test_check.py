@@ -302,7 +302,8 @@ def test_no_val_split_is_a_warning():
     facts = facts_of({"train": ONE})
     assert said_of(facts, "no-val") == (
         "there is no val split: the best weights cannot be told from the last, nor a score threshold advised\n"
-        "fix: prepare again with a share for validation, for example --val-share 0.1"
+        "fix: prepare again with a share for validation, for example --val-share 0.3; if the input gives the splits"
+        " itself, move some photos into one named val"
     )
     assert not facts.errors
 

@@ -175,8 +175,8 @@ fix: see: maskwright train --help
 """,
     "train DATA -o RUN --minutes -4 --side 3": """\
 a setting has a value that it cannot have
-  minutes is -4.0: input should be greater than 0
-  side is 3: input should be greater than or equal to 64
+  minutes (--minutes) is -4.0: input should be greater than 0
+  side (--side) is 3: input should be greater than or equal to 64
 fix: give another value
 """,
     "train DATA -o RUN --minutes 4 --steps 100": """\

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskwright import dataset, pixels
-from maskwright.columns import read_columns, run_totals
+from maskwright.columns import read_columns, run_sums
 from maskwright.dataset import from_coco, rle_of
 from maskwright.errors import UserError
 
@@ -120,16 +120,19 @@ def test_the_runs_of_a_whole_rle_add_up_to_its_pixels(shapes):
         rng = np.random.default_rng(seed)
         return pixels.encode(rng.random((height, width)) < rng.random() ** 3)
 
-    totals = run_totals([drawn(*shape) for shape in shapes])
-    assert totals.tolist() == [height * width for height, width, _ in shapes]
+    rles = [drawn(*shape) for shape in shapes]
+    sums = run_sums(rles)
+    assert sums.sum(axis=0).tolist() == [height * width for height, width, _ in shapes]
+    assert sums[1].tolist() == [pixels.area(rle, shape[:2]) for rle, shape in zip(rles, shapes, strict=True)]
 
 
 def test_many_rles_are_added_up_in_pieces():
     rles = [pixels.encode(mask(seed)) for seed in range(400)]
     assert sum(map(len, rles)) > 1.5 * (1 << 16)
-    assert run_totals(rles).tolist() == [600] * 400
+    assert run_sums(rles).sum(axis=0).tolist() == [600] * 400
+    assert run_sums(rles)[1].tolist() == [mask(seed).sum() for seed in range(400)]
 
 
 @pytest.mark.parametrize("broken", [b"\x00", b"~", b"0000000~", b"oooooooo0", "µ".encode()])
 def test_what_is_not_an_rle_has_no_total(broken):
-    assert run_totals([pixels.encode(mask()), broken]) is None
+    assert run_sums([pixels.encode(mask()), broken]) is None

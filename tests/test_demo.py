@@ -196,7 +196,7 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(mw.UserError) as caught:
         mw.demo(tmp_path / "world", trian=3, size=10)
     assert "trian; did you mean 'train'?" in str(caught.value)
-    assert "size is 10: input should be greater than or equal to 64" in str(caught.value)
+    assert "size (--size) is 10: input should be greater than or equal to 64" in str(caught.value)
     assert not (tmp_path / "world").exists()
 
 

@@ -1,6 +1,8 @@
 """Evaluate as a user meets it: files in, evaluation.json and COCO's table out; every error says what to do."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -367,4 +369,17 @@ def test_a_photo_folder_that_is_not_there(files):
 
 def test_unknown_settings_offer_the_nearest(files):
     assert "bootstap; did you mean 'bootstrap'?" in refused(*files, bootstap=5)
-    assert "iou is 1.5: input should be less than or equal to 1" in refused(*files, iou=1.5)
+    assert "iou (--iou) is 1.5: input should be less than or equal to 1" in refused(*files, iou=1.5)
+
+
+def test_a_full_disk_leaves_nothing(files, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    before = sorted(os.listdir(tmp_path))
+    assert refused(*files, "evaluation.json", bootstrap=0) == (
+        "the output cannot be written; nothing was left half-done\n"
+        "  evaluation.json: No space left on device\nfix: free some space, then run the command again"
+    )
+    assert sorted(os.listdir(tmp_path)) == before

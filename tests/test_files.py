@@ -286,7 +286,7 @@ def test_atomic_file_on_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_pat
     assert str(caught.value) == (
         "the output cannot be written; nothing was left half-done\n"
         f"  {path}: No space left on device\n"
-        "fix: free some space or choose another place, then run the command again"
+        "fix: free some space, then run the command again"
     )
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["f.txt"]
@@ -413,3 +413,51 @@ def test_provenance_is_json():
     made = json.loads(json.dumps(files.provenance()))
     assert made["maskwright"]
     assert made["made"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EACCES, "choose another place"),
+        (errno.EROFS, "choose another place"),
+        (errno.ENOENT, "choose another place"),
+        (errno.EIO, "free some space or choose another place"),
+    ],
+)
+def test_the_fix_follows_the_cause(tmp_path, monkeypatch, number, fix):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(UserError) as caught, files.atomic_file(tmp_path / "f"):
+        pass
+    assert str(caught.value) == (
+        "the output cannot be written; nothing was left half-done\n"
+        f"  {tmp_path / 'f'}: {os.strerror(number)}\nfix: {fix}, then run the command again"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_picture_that_is_cut_off_or_damaged_is_told_in_our_words(tmp_path):
+    path = tmp_path / "p.jpg"
+    PillowImage.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    for read in (files.read_photo, files.verify_photo, files.read_raw):
+        with pytest.raises(files.UnreadableImage) as caught:
+            read(path)
+        assert str(caught.value) == "cannot be decoded (the file is cut off)"
+    assert files._damage(SyntaxError("broken PNG file")) == "cannot be decoded (the file is damaged)"
+    assert files._damage(MemoryError()) == "cannot be decoded (there is not enough memory)"
+
+
+def test_links_to_photos_are_photos_and_links_to_folders_are_named(tmp_path):
+    inner = tmp_path / "in" / "deep"
+    inner.mkdir(parents=True)
+    (tmp_path / "real.jpg").touch()
+    (inner / "a.jpg").symlink_to(tmp_path / "real.jpg")
+    (inner / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
+    assert files.photo_files(tmp_path / "in") == [inner / "a.jpg", inner / "b.jpg"]
+    assert files.linked_folders(tmp_path / "in") == [tmp_path / "in" / "circle"]

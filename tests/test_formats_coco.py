@@ -182,7 +182,7 @@ def test_photos_that_are_not_there(tmp_path):
     raw = world(tmp_path)
     (raw / "images/2.jpg").unlink()
     message = fails(raw, tmp_path)
-    assert message.startswith("1 photo of coco.json cannot be found\n  2.jpg: not in ")
+    assert message.startswith("1 photo of coco.json cannot be found\n  2.jpg: not found in ")
     assert "fix: put the photos beside the file or in images/, or say where they are: --photos FOLDER" in message
 
 
@@ -228,7 +228,7 @@ def test_broken_and_wrong_photos(tmp_path):
     tags[0x0112] = 8
     photo(raw / "images/3.jpg", exif=tags)
     message = fails(raw, tmp_path)
-    assert "1 picture file cannot be read\n  images/1.jpg: cannot be decoded (image file is truncated" in message
+    assert "1 picture file cannot be read\n  images/1.jpg: cannot be decoded (the file is cut off)" in message
     assert (
         "1 photo has another size than the COCO file says\n  coco.json: 2.jpg is 60 x 40 in the file, the photo 61 x 40"
         in message
@@ -246,7 +246,7 @@ def test_entries_of_photos_that_cannot_be_read(tmp_path):
 
 
 def test_photos_listed_twice(tmp_path):
-    assert "photos are listed twice\n  coco.json: 1.jpg (id 2)" in fails(
+    assert "photos are listed twice\n  coco.json: 1.jpg (id 1 and id 2)" in fails(
         world(tmp_path, document([entry(1), entry(2, "1.jpg")])), tmp_path
     )
 
@@ -484,3 +484,25 @@ def test_fruits_and_nuts(tmp_path):
     assert "image id 0, renumbered from 1" in said
     assert "polygons turned into run lengths: 165" in said
     assert "no 'info' in the file, written anew: 1" in said
+
+
+def test_photos_that_share_an_id(tmp_path):
+    raw = world(tmp_path, document([entry(1, "p0.jpg"), entry(1, "p1.jpg")]))
+    assert fails(raw, tmp_path) == (
+        "photos share an id, so nobody can tell whose an object is\n"
+        "  coco.json: p0.jpg and p1.jpg share id 1\nfix: give each its own id"
+    )
+
+
+def test_the_folders_that_were_searched_are_named(tmp_path):
+    raw = world(tmp_path)
+    (raw / "images/2.jpg").unlink()
+    line = fails(raw, tmp_path).splitlines()[1]
+    assert line.startswith("  2.jpg: not found in ")
+    assert set(line.rpartition(" in ")[2].split(", ")) == {f"{tmp_path}/raw", "images", str(tmp_path)}
+
+
+@pytest.mark.parametrize("polygon", [["a", 1, 2, 3, 4, 5], [{}, 1, 2, 3, 4, 5], [[1, 2], [3], 4]])
+def test_polygons_of_words(tmp_path, polygon):
+    message = fails(world(tmp_path, document(annotations=[thing(1, 1, [polygon])])), tmp_path)
+    assert "annotation 1: a polygon is not a list of finite numbers x1, y1, x2, y2, ..." in message

@@ -308,7 +308,7 @@ def test_broken_files_are_all_named(tmp_path):
     (root / "mask/4.png").write_bytes(huge_png())
     message = fails(root, tmp_path)
     assert message.startswith("5 picture files cannot be read\n")
-    assert "rgb/0.jpg: cannot be decoded (image file is truncated" in message
+    assert "rgb/0.jpg: cannot be decoded (the file is cut off)" in message
     assert "rgb/1.jpg: is empty (0 bytes)" in message
     assert "rgb/2.jpg: is not a picture that can be read" in message
     assert "mask/3.png: cannot be decoded" in message
@@ -650,3 +650,37 @@ def test_binary_masks_come_back_exactly(tmp_path_factory, masks, white):
 def test_folder_names():
     assert folders.split_and_category("claw_hammer_train") == ("train", "claw_hammer")
     assert folders.split_and_category("trained") == (None, None)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_empty_mask_folder_is_said_to_be_empty(tmp_path, named):
+    root = tmp_path / "raw"
+    photo(root / "rgb/1.jpg")
+    (root / "mask").mkdir()
+    message = fails(root / "rgb", tmp_path, root / "mask") if named else fails(root, tmp_path)
+    assert message.replace(f"{root}/", "") == (
+        "the mask folder holds no mask images\n  mask: empty\n"
+        "fix: put the mask images there, or name both folders: maskwright prepare PHOTOS MASKS -o DATA"
+    )
+    (root / "mask/notes.txt").touch()
+    message = fails(root / "rgb", tmp_path, root / "mask", unmatched="empty")
+    assert "mask: no picture file" in message
+
+
+def test_black_masks_are_told_in_a_sentence(tmp_path):
+    said = []
+    with pytest.raises(UserError, match="no mask image marks an object"):
+        prepare(pairs(tmp_path / "raw", [blob() * 0] * 2), None, tmp_path / "DATA", say=said.append)
+    assert said[-1].startswith("understood: mask values are 0 only (every mask is black): a mask is one object")
+
+
+def test_a_colour_picture_holds_no_ids(tmp_path):
+    root = pairs(tmp_path / "raw", [blob()])
+    photo(root / "mask/0.png")
+    message = fails(root, tmp_path, coding="ids")
+    assert message.startswith(
+        "colour pictures with more than 255 colours are no id images: each colour would be an object\n  mask/0.png: 2,"
+    )
+    assert message.endswith(
+        "fix: check that these files are mask images; export ids as grey values, without smooth edges"
+    )

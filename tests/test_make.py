@@ -246,7 +246,7 @@ def test_a_dataset_without_objects_to_score_on_is_refused_before_training(stages
         "there is nothing to score on: neither the test nor the validation split has an object\n"
         f"  {tmp_path / 'work' / 'data'}\n"
         "fix: add photos, or a test or validation folder, or give more to these splits: "
-        "--val-share 0.2 --test-share 0.2"
+        "--val-share 0.3 --test-share 0.3"
     )
     assert stages.trained == []
 

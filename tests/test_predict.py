@@ -1,6 +1,8 @@
 """A run and photos in any form become detections.json and mask images that fit the upright photos."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -216,7 +218,7 @@ def test_without_a_score_the_runs_own_threshold_decides(run, data, tmp_path):
     said = []
     found = predict(run, data / "test" / "test_0.png", tmp_path / "out", say=said.append)
     threshold = Run.read(run).threshold
-    assert said[0] == f"1 photos; masks from a score of {threshold:.2f} on (advised by the run's validation)"
+    assert said[0] == f"1 photo; masks from a score of {threshold:.2f} on (advised by the run's validation)"
     assert found.info["maskwright"]["threshold"] == threshold
     assert sorted(found.scores.tolist()) == pytest.approx([0.05, 0.6, 0.8])
     assert mask_files(tmp_path / "out") == ["test_0_hammer.png"]
@@ -353,7 +355,7 @@ def test_a_photo_that_is_cut_off_leaves_nothing_half_done(run, data, tmp_path):
     whole = (data / "test" / "test_0.png").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     found = message(predict, run, path, tmp_path / "out")
-    assert found == f"some photos cannot be read\n  {path} cannot be decoded (image file is truncated)\n{REPLACE}"
+    assert found == f"some photos cannot be read\n  {path} cannot be decoded (the file is cut off)\n{REPLACE}"
     assert [p.name for p in tmp_path.iterdir()] == ["cut.png"]
 
 
@@ -396,3 +398,31 @@ def test_an_unknown_setting_is_refused_with_the_nearest(run, data, tmp_path):
 
 def test_a_folder_that_is_no_run_is_refused(data, tmp_path):
     assert message(load, data).startswith(f"the folder is not a run: run.json is not there\n  {data}\n")
+
+
+def test_links_to_folders_are_told_and_links_to_photos_followed(run, data, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.png").symlink_to(data / "test" / "test_0.png")
+    (photos / "more").symlink_to(data / "test")
+    said = []
+    found = predict(run, photos, tmp_path / "out", say=said.append, score=LOW)
+    assert said[0] == f"warning: 1 link to a folder is not followed ({photos / 'more'})"
+    assert [image.file_name for image in found.images] == ["one.png"]
+    (photos / "one.png").unlink()
+    assert f"1 link to a folder is not followed ({photos / 'more'})" in message(predict, run, photos, tmp_path / "new")
+    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert message(predict, run, photos, tmp_path / "new") == (
+        f"some photos cannot be read\n  {photos / 'gone.png'} cannot be opened (No such file or directory)\n{REPLACE}"
+    )
+
+
+def test_a_full_disk_leaves_nothing(run, data, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    found = message(predict, run, data / "test", tmp_path / "out")
+    assert found.startswith("the output cannot be written; nothing was left half-done\n")
+    assert found.endswith("No space left on device\nfix: free some space, then run the command again")
+    assert list(tmp_path.iterdir()) == []

@@ -284,7 +284,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert message == (
         "the output cannot be written; nothing was left half-done\n"
         f"  {tmp_path}/DATA: No space left on device\n"
-        "fix: free some space or choose another place, then run the command again"
+        "fix: free some space, then run the command again"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 

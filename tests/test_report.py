@@ -1,8 +1,10 @@
 """The report: outlines, outcomes, advice, gallery, the page as text, and the page in a browser."""
 
 import base64
+import errno
 import io
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -1005,3 +1007,33 @@ def test_photos_that_are_missing_leave_outlines_and_say_so(open_page, world, tmp
     tab = open_page(report(content(world, photos=str(tmp_path / "none")), tmp_path / "r.html"))
     assert tab.locator(".blank-why").first.inner_text() == "photo does not exist"
     assert tab.locator("#cards g.truth").count() == 5
+
+
+def test_a_full_disk_leaves_nothing(world, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    place = tmp_path / "new"
+    place.mkdir()
+    with pytest.raises(UserError) as error:
+        report(content(world), place / "r.html")
+    assert str(error.value) == (
+        "the output cannot be written; nothing was left half-done\n"
+        f"  {place / 'r.html'}: No space left on device\nfix: free some space, then run the command again"
+    )
+    assert list(place.iterdir()) == []
+
+
+def test_the_page_never_replaces_what_it_is_made_from(world, tmp_path):
+    evaluation = tmp_path / "ev.json"
+    evaluation.write_text(json.dumps(content(world)))
+    truth = Path(content(world)["truth"])
+    for out, held in ((evaluation, evaluation), (truth, truth)):
+        before = out.read_bytes()
+        with pytest.raises(UserError) as error:
+            report(evaluation, out, overwrite=True)
+        assert str(error.value).startswith(
+            f"the output must not be the input or hold it: replacing it would delete the input\n  {out} and {held}\n"
+        )
+        assert out.read_bytes() == before

@@ -21,13 +21,15 @@ def test_value_out_of_range_is_quoted_with_its_name():
         EvaluateSettings.parse({"iou": 1.5})
     assert str(caught.value) == (
         "a setting has a value that it cannot have\n"
-        "  iou is 1.5: input should be less than or equal to 1\n"
+        "  iou (--iou) is 1.5: input should be less than or equal to 1\n"
         "fix: give another value"
     )
 
 
 def test_word_that_is_not_a_choice_lists_the_choices():
-    with pytest.raises(UserError, match=r"form is 'idz': input should be 'categories', 'instances' or 'ids'"):
+    with pytest.raises(
+        UserError, match=r"form \(--form\) is 'idz': input should be 'categories', 'instances' or 'ids'"
+    ):
         MasksSettings.parse({"form": "idz"})
 
 
@@ -62,3 +64,8 @@ def test_every_setting_says_what_it_is(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_settings_know_nothing_of_the_number_of_classes(kind):
     assert not {"classes", "num_classes", "categories"} & set(kind.model_fields)
+
+
+def test_a_setting_is_named_as_it_is_typed():
+    with pytest.raises(UserError, match=r"  val_share \(--val-share\) is 2.0: input should be less than or equal to 1"):
+        PrepareSettings.parse({"val_share": 2.0})

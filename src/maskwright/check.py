@@ -153,7 +153,8 @@ _RULES: dict[str, tuple[Severity, str, str]] = {
     "no-val": (
         "warning",
         "there is no val split: the best weights cannot be told from the last, nor a score threshold advised",
-        "prepare again with a share for validation, for example --val-share 0.1",
+        "prepare again with a share for validation, for example --val-share 0.3; if the input"
+        " gives the splits itself, move some photos into one named val",
     ),
     "no-objects-to-score": (
         "warning",

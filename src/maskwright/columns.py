@@ -19,6 +19,12 @@ from maskwright import pixels
 _CHUNK_BYTES = 1 << 16
 """RLEs are checked in pieces of about this size, so that what is in work fits the processor's cache."""
 
+_CARRIES = bytes(range(48 + 32, 48 + 64))
+"""The digits of a run in an RLE that are followed by more."""
+
+_SIGNED = bytes(((code - 48 & 31) ^ 16) - 16 & 255 for code in range(256))
+"""The value of the last digit of a run, as a byte with sign."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -33,6 +39,8 @@ class Columns:
         areas: `(M,)` float64 in pixels.
         boxes: `(M, 4)` float64, `x1 y1 x2 y2` in pixels, end exclusive.
         rles: COCO compressed counts; empty bytes where there is a box only.
+        measured: `(M, 5)` float64, area and tight `x y width height` of each mask, NaN where there is a box only; or
+            `None` if not measured.
     """
 
     positions: NDArray[np.int32]
@@ -43,6 +51,7 @@ class Columns:
     areas: NDArray[np.float64]
     boxes: NDArray[np.float64]
     rles: list[bytes]
+    measured: NDArray[np.float64] | None = None
 
 
 def read_columns(
@@ -76,16 +85,18 @@ def read_columns(
         areas = np.array([row.get("area") for row in rows], dtype=np.float64)
         areas[np.isinf(areas)] = np.nan
         boxes = _boxes([row.get("bbox") or None for row in rows])
-        found = _rles([row.get("segmentation") or None for row in rows], positions.tolist(), sizes, draw)
+        found = _rles([row.get("segmentation") or None for row in rows], positions, sizes, draw)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
     if found is None:
         return None
-    rles, mask_areas = found
-    if (np.isnan(mask_areas) & np.isnan(boxes[:, 0])).any():
+    rles, measured = found
+    if (np.isnan(measured[:, 0]) & np.isnan(boxes[:, 0])).any():
         return None
-    areas = np.where(np.isnan(areas), mask_areas, areas)
-    return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles)
+    areas = np.where(np.isnan(areas), measured[:, 0], areas)
+    tight = measured[:, 1:] + np.pad(measured[:, 1:3], ((0, 0), (2, 0)))
+    boxes = np.where(np.isnan(boxes), tight, boxes)
+    return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured)
 
 
 def _integers(values: list[Any]) -> NDArray[np.int64]:
@@ -109,19 +120,17 @@ def _boxes(given: list[Any]) -> NDArray[np.float64]:
 
 def _rles(
     given: list[Any],
-    positions: list[int],
+    positions: NDArray[np.int32],
     sizes: Sequence[pixels.Size],
     draw: Callable[[Any, pixels.Size], bytes],
 ) -> tuple[list[bytes], NDArray[np.float64]] | None:
-    """Return the RLEs, and the area of each mask (NaN where there is none)."""
-    rles, masked, compressed, pixel_counts = [], [], [], []
+    """Return the RLEs, and area and tight `x y width height` of each mask (NaN where there is none)."""
+    rles, compressed = [], []
     sides = [list(size) for size in sizes]
-    for k, (segmentation, position) in enumerate(zip(given, positions, strict=True)):
+    for segmentation, position in zip(given, positions.tolist(), strict=True):
         if segmentation is None:
             rles.append(b"")
-            continue
-        masked.append(k)
-        if isinstance(segmentation, list):
+        elif isinstance(segmentation, list):
             rles.append(draw(segmentation, sizes[position]))
             compressed.append(pixels.coco_rle(rles[-1], sizes[position]))
         elif segmentation["size"] == sides[position] and type(segmentation["counts"]) is str:
@@ -129,67 +138,72 @@ def _rles(
             compressed.append(segmentation)
         else:
             return None
-        pixel_counts.append(sizes[position][0] * sizes[position][1])
-    areas = np.full(len(given), np.nan)
-    if masked:
-        areas[masked] = codec.area(compressed)  # refuses runs that are negative or exceed the photo
-        totals = run_totals([rles[k] for k in masked])
-        if totals is None or (totals != np.array(pixel_counts)).any():
+    measured = np.full((len(given), 5), np.nan)
+    if compressed:
+        masked = np.flatnonzero([segmentation is not None for segmentation in given])
+        measured[masked, 1:] = codec.to_bbox(compressed)  # refuses runs that are negative or exceed the photo
+        sums = run_sums([rle for rle, segmentation in zip(rles, given, strict=True) if segmentation is not None])
+        if sums is None or (sums.sum(axis=0) != np.prod(sizes, axis=1)[positions[masked]]).any():
             return None
-    return rles, areas
+        measured[masked, 0] = sums[1]
+    return rles, measured
 
 
-def run_totals(rles: Sequence[bytes]) -> NDArray[np.int64] | None:
-    """Add up the runs of each RLE; what a whole RLE gives is height x width.
+def run_sums(rles: Sequence[bytes]) -> NDArray[np.int64] | None:
+    """Add up the runs of each RLE, the background's and the object's; a whole RLE has height x width in all.
 
     Args:
         rles: COCO compressed counts, none of them empty.
 
     Returns:
-        `(N,)` int64, or `None` if any of them is not in COCO's compressed form.
+        `(2, N)` int64, pixels of background and object, or `None` if any is not in COCO's compressed form.
 
     Example:
-        >>> run_totals([pixels.encode(np.eye(3, dtype=bool)), pixels.encode(np.ones((2, 5), dtype=bool))]).tolist()
-        [9, 10]
+        >>> run_sums([pixels.encode(np.eye(3, dtype=bool)), pixels.encode(np.ones((2, 5), dtype=bool))]).tolist()
+        [[6, 0], [3, 10]]
     """
-    totals = []
+    sums = []
     ends = np.cumsum([len(rle) for rle in rles])
     start = 0
     while start < len(rles):
         before = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + _CHUNK_BYTES)))
-        chunk = _totals(b"".join(rles[start:stop]), ends[start:stop] - before)
+        chunk = _sums(b"".join(rles[start:stop]), ends[start:stop] - before)
         if chunk is None:
             return None
-        totals.append(chunk)
+        sums.append(chunk)
         start = stop
-    return np.concatenate(totals) if totals else np.zeros(0, dtype=np.int64)
+    return np.concatenate(sums, axis=1) if sums else np.zeros((2, 0), dtype=np.int64)
 
 
-def _totals(joined: bytes, ends: NDArray[np.int64]) -> NDArray[np.int64] | None:
+def _sums(joined: bytes, ends: NDArray[np.int64]) -> NDArray[np.int64] | None:
     # A run is written as base-32 digits, least first, a sixth bit saying that more follow, the last digit signed; from
     # the fourth run on it is the difference to the run before the last (`rleToString` in pycocotools' maskApi.c). Run j
     # is therefore counted once in itself and once in every second run after it.
     digits = np.frombuffer(joined, dtype=np.uint8) - np.uint8(48)
-    if digits.max() > 63:
+    if digits.max() > 63 or (np.diff(ends, prepend=0) <= 0).any() or (digits[ends - 1] > 31).any():
         return None
-    stops = np.flatnonzero(digits < 32).astype(np.int32)
-    after = np.searchsorted(stops, ends).astype(np.int32)
+    values = np.frombuffer(joined.translate(_SIGNED, _CARRIES), dtype=np.int8).astype(np.int64)
+    carries = np.flatnonzero(digits > 31)
+    if len(carries):
+        run = carries - np.arange(len(carries))
+        leads = np.flatnonzero(np.diff(run, prepend=-1))
+        lengths = np.diff(leads, append=len(run))
+        if lengths.max() > 6:
+            return None
+        place = np.arange(len(run)) - np.repeat(leads, lengths)
+        longer = run[leads]
+        lower = np.add.reduceat((digits[carries] & 31).astype(np.int64) << 5 * place, leads)
+        values[longer] = (values[longer] << 5 * lengths) + lower
+    after = (ends - np.searchsorted(carries, ends)).astype(np.int32)
     counts = np.diff(after, prepend=np.int32(0))
-    if (counts <= 0).any() or (stops[after - 1] != ends - 1).any():
-        return None
-    more = np.diff(stops, prepend=np.int32(-1)) - np.int32(1)
-    if more.max() > 6:
-        return None
-    last = digits[stops].astype(np.int64)
-    values = (last & 15) - (last & 16)
-    longer = np.flatnonzero(more)
-    place = 1
-    while len(longer):
-        values[longer] = values[longer] << 5 | (digits[stops[longer] - place] & 31)
-        place += 1
-        longer = longer[more[longer] >= place]
     firsts = after - counts
     weights = np.right_shift(np.repeat(after + np.int32(1), counts) - np.arange(len(values), dtype=np.int32), 1)
     weights[firsts] = 1  # the first run is nobody's base: the third one stands by itself
-    return np.asarray(np.add.reduceat(values * weights, firsts), dtype=np.int64)
+    values *= weights
+    even, odd = np.zeros((2, len(values) // 2 + 2), dtype=np.int64)
+    np.cumsum(values[0::2], out=even[1 : (len(values) + 1) // 2 + 1])
+    np.cumsum(values[1::2], out=odd[1 : len(values) // 2 + 1])
+    at_even = even[(after + 1) // 2] - even[(firsts + 1) // 2]
+    at_odd = odd[after // 2] - odd[firsts // 2]
+    return np.where(firsts % 2 == 0, [at_even, at_odd], [at_odd, at_even])  # background first, then in turns

@@ -93,6 +93,8 @@ class Dataset:
         info: COCO's `info` object.
         licenses: COCO's `licenses` list.
         folder: Where `file_name`s start, if known.
+        measured: `(M, 5)` float64, area and tight `x y width height` of each mask, NaN where there is a box only; or
+            `None` if not measured. `areas` and `boxes` are what the file says; this is what the masks are.
     """
 
     categories: tuple[Category, ...]
@@ -109,6 +111,7 @@ class Dataset:
     info: Mapping[str, Any] = field(default_factory=dict)
     licenses: tuple[Mapping[str, Any], ...] = ()
     folder: Path | None = None
+    measured: NDArray[np.float64] | None = None
 
     @staticmethod
     def build(
@@ -213,6 +216,7 @@ class Dataset:
             info=dict(info or {}),
             licenses=tuple(licenses),
             folder=folder,
+            measured=None if columns.measured is None else columns.measured[order],
         )
 
     def __len__(self) -> int:
@@ -279,6 +283,7 @@ class Dataset:
             boxes=self.boxes[chosen],
             rle_bytes=np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint8),
             rle_ends=ends,
+            measured=None if self.measured is None else self.measured[chosen],
         )
 
     def photo_path(self, image: Image) -> Path:
@@ -409,8 +414,13 @@ def read_json(path: Path) -> Any:
         UserError: If it is absent or not JSON, with the line of the fault.
     """
     try:
-        with collector_paused():
-            return json.loads(path.read_bytes())
+        import orjson
+
+        content = path.read_bytes()
+        with collector_paused(), contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(content)
+        with collector_paused():  # reads NaN and other encodings too, and names the line of a fault
+            return json.loads(content)
     except FileNotFoundError:
         raise UserError("the file does not exist", [str(path)], "check the path") from None
     except (ValueError, RecursionError) as error:
@@ -560,9 +570,13 @@ def rle_of(segmentation: Any, size: pixels.Size) -> bytes:
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("a polygon needs at least three points, as [x1, y1, x2, y2, x3, y3, ...]")
-            if not np.isfinite(np.asarray(polygon, dtype=np.float64)).all():
+            try:
+                points = np.asarray(polygon, dtype=np.float64)
+            except (TypeError, ValueError):
+                raise ValueError("a polygon has a coordinate that is not a number") from None
+            if not np.isfinite(points).all():
                 raise ValueError("a polygon has a coordinate that is not a finite number")
-            if np.abs(np.asarray(polygon, dtype=np.float64)).max() > 10 * max(size) + 1000:
+            if np.abs(points).max() > 10 * max(size) + 1000:
                 raise ValueError("a polygon lies far outside the photo")  # drawing it would take memory without end
             polygons.append(polygon)
         return pixels.from_polygons(polygons, size)

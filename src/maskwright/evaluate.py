@@ -245,6 +245,9 @@ def _overlaps(
     overlaps: dict[Kind, matching.Overlaps] = {}
     areas: dict[Kind, NDArray[np.float64]] = {}
     if aligned.masks:
+        measured = None
+        if true.measured is not None and found.measured is not None:
+            measured = true.measured[truth.source], found.measured[ours.source]
         overlaps["segm"], areas["segm"] = matching.mask_overlaps(
             truth,
             ours,
@@ -252,6 +255,7 @@ def _overlaps(
             _in_order(found.rles(), ours.source),
             aligned.sizes,
             least,
+            measured,
         )
     boxes_true, boxes_found = _xywh(true.boxes[truth.source]), _xywh(found.boxes[ours.source])
     overlaps["bbox"] = matching.box_overlaps(truth, ours, boxes_true, boxes_found, least)

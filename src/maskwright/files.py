@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -143,11 +144,32 @@ def refuse_input(out: Path, *read: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
+    if error.errno in _NO_SPACE:
+        do = "free some space"
+    elif error.errno in _WRONG_PLACE:
+        do = "choose another place"
+    else:
+        do = "free some space or choose another place"
     return UserError(
         "the output cannot be written; nothing was left half-done",
         [f"{path}: {error.strerror or error}"],
-        "free some space or choose another place, then run the command again",
+        f"{do}, then run the command again",
     )
+
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WRONG_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+    }
+)
 
 
 def _umask() -> int:
@@ -209,11 +231,25 @@ def is_side_file(path: Path) -> bool:
 
 
 def photo_files(folder: Path) -> list[Path]:
-    """Return every picture file under a folder, recursively, by name; side files are left out."""
+    """Return every picture file under a folder, recursively, by name; side files are left out.
+
+    Links to files count, also those to nothing, so that reading them says so; links to folders: `linked_folders`.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES and not is_side_file(path.relative_to(folder)) and path.is_file()
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not is_side_file(path.relative_to(folder))
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
+    )
+
+
+def linked_folders(folder: Path) -> list[Path]:
+    """Return the links to folders under a folder, by name, which `photo_files` does not follow (circles)."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_symlink() and path.is_dir() and not is_side_file(path.relative_to(folder))
     )
 
 
@@ -230,7 +266,7 @@ def image_size(path: Path) -> tuple[int, int]:
         try:
             turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
         except _BROKEN as error:
-            raise UnreadableImage(f"cannot be decoded ({error})") from None
+            raise UnreadableImage(_damage(error)) from None
         if image.format == "TIFF":  # Pillow's TIFF reader states the upright size itself
             return height, width
         return (width, height) if turned else (height, width)
@@ -264,7 +300,7 @@ def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
                 image.draft("L", (width // 8, height // 8))
             image.load()
         except _BROKEN as error:
-            raise UnreadableImage(f"cannot be decoded ({error})") from None
+            raise UnreadableImage(_damage(error)) from None
         orientation = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
         stored = (height, width)
         return (stored[::-1] if orientation in _TURNED else stored), stored, orientation
@@ -314,7 +350,16 @@ def _upright(image: PillowImage.Image) -> PillowImage.Image:
         image.load()
         return ImageOps.exif_transpose(image)
     except _BROKEN as error:
-        raise UnreadableImage(f"cannot be decoded ({error})") from None
+        raise UnreadableImage(_damage(error)) from None
+
+
+def _damage(error: BaseException) -> str:
+    """Say in our words why a picture cannot be decoded; Pillow's differ from format to format and say little."""
+    if isinstance(error, MemoryError):
+        return "cannot be decoded (there is not enough memory)"
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return "cannot be decoded (the file is cut off)"
+    return "cannot be decoded (the file is damaged)"
 
 
 @contextlib.contextmanager
@@ -333,7 +378,8 @@ def _opened(path: Path) -> Iterator[PillowImage.Image]:
     except UnidentifiedImageError:
         raise UnreadableImage("is not a picture that can be read") from None
     except _BROKEN as error:
-        raise UnreadableImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        reason = getattr(error, "strerror", None)
+        raise UnreadableImage(f"cannot be opened ({reason})" if reason else _damage(error)) from None
     with image:
         width, height = image.size
         if width * height > MOST_PIXELS:

@@ -21,6 +21,7 @@ from maskwright import __version__
 from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
 from maskwright.files import is_side_file, sha256, write_json
+from maskwright.formats import plural
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
 
 STAGES = ("prepare", "train", "predict", "evaluate", "report")
@@ -361,7 +362,7 @@ def _split_to_score(data: Path) -> str:
     raise UserError(
         "there is nothing to score on: neither the test nor the validation split has an object",
         [str(data)],
-        "add photos, or a test or validation folder, or give more to these splits: --val-share 0.2 --test-share 0.2",
+        "add photos, or a test or validation folder, or give more to these splits: --val-share 0.3 --test-share 0.3",
     )
 
 
@@ -383,7 +384,7 @@ def _headline(result: Mapping[str, Any], split: str) -> str:
     metrics = result["metrics"]
     interval = result.get("intervals", {}).get("segm/AP")
     spread = f" ({interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
-    photos = f"{result['counts']['photos']} {'test' if split == 'test' else 'validation'} photos"
+    photos = plural(result["counts"]["photos"], f"{'test' if split == 'test' else 'validation'} photo")
     return (
         f"{photos}: segm AP {_number(metrics['segm/AP'])}{spread}, "
         f"AP50 {_number(metrics['segm/AP50'])}; bbox AP {_number(metrics['bbox/AP'])}"

@@ -7,12 +7,13 @@ overlaps of masks come from hotcoco. Here all photos are matched at once, in col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from hotcoco import mask as codec
+from hotcoco.primitives import mask_iou
 from numpy.typing import NDArray
 
 from maskwright import pixels
@@ -107,10 +108,7 @@ def box_overlaps(
     """
     areas_true, areas_found = truth_xywh[:, 2] * truth_xywh[:, 3], found_xywh[:, 2] * found_xywh[:, 3]
     pieces = []
-    for all_d, all_g in _pairs(truth, found):
-        shared = _shared(truth_xywh[all_g], found_xywh[all_d])
-        keep = np.flatnonzero(shared > 0)
-        d, g, shared = all_d[keep], all_g[keep], shared[keep]
+    for d, g, shared in _sharing(truth, found, truth_xywh, found_xywh):
         iou = shared / np.where(truth.crowd[g], areas_found[d], areas_found[d] + areas_true[g] - shared)
         keep = np.flatnonzero(iou >= least)
         pieces.append((d[keep], g[keep], iou[keep]))
@@ -124,6 +122,7 @@ def mask_overlaps(
     found_rles: Sequence[bytes],
     sizes: Sequence[pixels.Size],
     least: float,
+    measured: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> tuple[Overlaps, NDArray[np.float64]]:
     """Find the pairs whose masks overlap with an IoU of at least `least`.
 
@@ -136,6 +135,8 @@ def mask_overlaps(
         found_rles: RLEs of `found`.
         sizes: `(height, width)` of each photo, by the place that `Truth.photo` gives.
         least: Pairs with a smaller IoU are left out.
+        measured: Area and tight `x y width height` of each mask, `(G, 5)` of `truth` and `(D, 5)` of `found`, if they
+            are known.
 
     Returns:
         The pairs, and the areas `(D,)` of the detections' masks in pixels.
@@ -143,18 +144,18 @@ def mask_overlaps(
     sides = [[int(height), int(width)] for height, width in sizes]
     true = [{"size": sides[p], "counts": r} for r, p in zip(truth_rles, truth.photo.tolist(), strict=True)]
     ours = [{"size": sides[p], "counts": r} for r, p in zip(found_rles, found.photo.tolist(), strict=True)]
-    areas_true, boxes_true = _measured(true)
-    areas_found, boxes_found = _measured(ours)
+    of_true, of_found = (_measured(true), _measured(ours)) if measured is None else measured
+    areas_true, areas_found = of_true[:, 0], of_found[:, 0]
     crowd = truth.crowd.tolist()
     pieces = []
-    for all_d, all_g in _pairs(truth, found):
-        of_true, of_found = areas_true[all_g], areas_found[all_d]
-        most = np.minimum(_shared(boxes_true[all_g], boxes_found[all_d]), np.minimum(of_true, of_found))
-        whole = np.where(truth.crowd[all_g], of_found, of_found + of_true - most)
+    for all_d, all_g, shared in _sharing(truth, found, of_true[:, 1:], of_found[:, 1:]):
+        true_area, found_area = areas_true[all_g], areas_found[all_d]
+        most = np.minimum(shared, np.minimum(true_area, found_area))
+        whole = np.where(truth.crowd[all_g], found_area, found_area + true_area - most)
         keep = np.flatnonzero((most > 0) & (most >= least * whole * (1 - 1e-9)))
         d, g = all_d[keep], all_g[keep]
         iou = np.array(
-            [codec.iou([ours[i]], [true[j]], [crowd[j]])[0, 0] for i, j in zip(d.tolist(), g.tolist(), strict=True)],
+            [mask_iou([ours[i]], [true[j]], [crowd[j]]).item() for i, j in zip(d.tolist(), g.tolist(), strict=True)],
             dtype=np.float64,
         )
         keep = np.flatnonzero((iou > 0) & (iou >= least))
@@ -188,15 +189,24 @@ def match(
     ious = np.zeros(matched.shape)
     if not len(overlaps.detection):
         return matched, ious
+    least = np.minimum(thresholds, 1 - 1e-10)[:, None]  # as pycocotools has it: an IoU of 1 counts at threshold 1
+    detection, partner, iou = overlaps.detection, overlaps.truth, overlaps.iou
+    # Most pairs have no rival: neither side is in another pair, so the IoU alone decides.
+    alone = (np.bincount(detection)[detection] == 1) & (np.bincount(partner)[partner] == 1)
+    value = iou[alone]
+    matched[:, detection[alone]] = np.where(value >= least, partner[alone], -1)
+    ious[:, detection[alone]] = np.where(value >= least, value, 0)
+    if alone.all():
+        return matched, ious
+    detection, partner, iou = detection[~alone], partner[~alone], iou[~alone]
     # The best partner of a detection comes last among its pairs.
-    order = np.lexsort((overlaps.truth, overlaps.iou, ~ignored[overlaps.truth], overlaps.detection))
-    detection, partner, iou = overlaps.detection[order], overlaps.truth[order], overlaps.iou[order]
+    order = np.lexsort((partner, iou, ~ignored[partner], detection))
+    detection, partner, iou = detection[order], partner[order], iou[order]
     # In one round each photo and category has at most one detection, so that all of a round are matched at once.
     rounds = _rounds(found, detection)
     order = np.argsort(rounds, kind="stable")
     detection, partner, iou = detection[order], partner[order], iou[order]
     ends = np.cumsum(np.bincount(rounds))
-    least = np.minimum(thresholds, 1 - 1e-10)[:, None]  # as pycocotools has it: an IoU of 1 counts at threshold 1
     taken = np.zeros((len(thresholds), len(truth.crowd)), dtype=np.bool_)
     start = 0
     for end in ends.tolist():
@@ -246,19 +256,28 @@ def _pairs(truth: Truth, found: Found) -> list[tuple[NDArray[np.int64], NDArray[
     return pieces
 
 
-def _shared(a_xywh: NDArray[np.float64], b_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area that each box of `a` shares with the same row of `b`."""
-    ends = np.minimum(a_xywh[:, :2] + a_xywh[:, 2:], b_xywh[:, :2] + b_xywh[:, 2:])
-    sides = np.maximum(ends - np.maximum(a_xywh[:, :2], b_xywh[:, :2]), 0)
-    return np.asarray(sides[:, 0] * sides[:, 1])
+def _sharing(
+    truth: Truth, found: Found, truth_xywh: NDArray[np.float64], found_xywh: NDArray[np.float64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield, in pieces, the pairs whose boxes share an area, and that area."""
+    for all_d, all_g in _pairs(truth, found):
+        d, g = all_d, all_g
+        shared = np.ones(len(d))
+        for axis in (0, 1):  # what is apart from left to right is gone when it comes to up and down
+            starts_true, starts_found = truth_xywh[:, axis].copy(), found_xywh[:, axis].copy()
+            ends_true, ends_found = (box[:, axis] + box[:, axis + 2] for box in (truth_xywh, found_xywh))
+            side = np.minimum(ends_true[g], ends_found[d]) - np.maximum(starts_true[g], starts_found[d])
+            keep = np.flatnonzero(side > 0)
+            d, g, shared = d[keep], g[keep], shared[keep] * side[keep]
+        yield d, g, shared
 
 
-def _measured(rles: list[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return areas `(N,)` and tight boxes `(N, 4)` as `x y width height`."""
+def _measured(rles: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Return area and tight `x y width height` of each mask, `(N, 5)`."""
     if not rles:
-        return np.zeros(0), np.zeros((0, 4))
+        return np.zeros((0, 5))
     boxes = np.asarray(codec.to_bbox(rles), dtype=np.float64).reshape(-1, 4)
-    return np.asarray(codec.area(rles), dtype=np.float64), boxes
+    return np.column_stack([np.asarray(codec.area(rles), dtype=np.float64), boxes])
 
 
 def _joined(pieces: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]) -> Overlaps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +17,12 @@ from maskwright.files import (
     UnreadableImage,
     atomic_folder,
     image_size,
+    linked_folders,
     photo_files,
     read_photo,
     refuse_input,
 )
+from maskwright.formats import plural, some
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.run import Run
@@ -126,7 +128,10 @@ def predict(
     chosen = find_photos(Path(photos), said.split)
     threshold = model.run.threshold if said.score is None else said.score
     origin = "given" if said.score is not None else "advised by the run's validation"
-    tell(f"{len(chosen)} photos; masks from a score of {threshold:.2f} on ({origin})")
+    links = linked_folders(Path(photos)) if said.split is None and Path(photos).is_dir() else []
+    if links:
+        tell(f"warning: {_not_followed(links)}")
+    tell(f"{plural(len(chosen), 'photo')}; masks from a score of {threshold:.2f} on ({origin})")
     info = default_info(f"detections of {Path(run).name}")
     info["maskwright"] = {"run": str(Path(run).resolve()), "threshold": threshold, "least_score": LEAST_SCORE}
     with atomic_folder(Path(out), overwrite=overwrite) as folder, _bar(len(chosen), progress) as tick:
@@ -140,7 +145,8 @@ def predict(
     for line in told(written, said.form):
         tell(line)
     with_any = len(set(shown.image_index.tolist()))
-    tell(f"{len(shown)} objects in {with_any} of {len(chosen)} photos; {len(found)} detections in all: {out}")
+    counts = f"{plural(len(shown), 'object')} in {with_any:,} of {plural(len(chosen), 'photo')}"
+    tell(f"{counts}; {plural(len(found), 'detection')} in all: {out}")
     return found
 
 
@@ -167,7 +173,10 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
     root = photos.parent if photos.is_file() else photos
     files = [photos] if photos.is_file() else photo_files(photos)
     if not files:
-        raise UserError("the folder has no photos", [str(photos)], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}")
+        links = [_not_followed(found) for found in [linked_folders(photos)] if found]
+        raise UserError(
+            "the folder has no photos", [str(photos), *links], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
+        )
     result: list[tuple[Image, Path]] = []
     wrong: list[str] = []
     for path in files:
@@ -180,6 +189,11 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
     if wrong:
         raise UserError("some photos cannot be read", wrong, "replace or remove them")
     return result
+
+
+def _not_followed(links: Sequence[Path]) -> str:
+    what = "1 link to a folder is" if len(links) == 1 else f"{len(links):,} links to folders are"
+    return f"{what} not followed ({some(str(path) for path in links)})"
 
 
 def _photo_folder(annotations: Path) -> Path:

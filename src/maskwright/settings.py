@@ -42,7 +42,8 @@ def explain(error: ValidationError, known: list[str]) -> UserError:
         elif not item["loc"]:  # a rule about several settings; its message names them
             wrong.append(item["msg"].removeprefix("Value error, "))
         else:
-            wrong.append(f"{name} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
+            flag = f"--{name.replace('_', '-')}"  # as it is typed on the command line
+            wrong.append(f"{name} ({flag}) is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
     problems = []
     if unknown:
         problems.append(Problem("there is no setting of this name", tuple(unknown), f"known: {', '.join(known)}"))

@@ -16,7 +16,7 @@ from maskwright.demo.planes import ground, shade_of_edge
 from maskwright.demo.raster import blurred, moved, resized
 from maskwright.demo.render import NOMINAL, SAMPLES, Canvas, Layer, Light, Part, Pose
 
-_LEAST_VISIBLE = 0.55
+_LEAST_VISIBLE = 0.65
 """Least share of the hammer that the gripper and the picture's border leave to be seen."""
 
 _LEAST_HEAD = 0.75
@@ -99,7 +99,7 @@ def _held(rng: np.random.Generator, canvas: Canvas) -> _Held:
     """Place a hammer and a gripper so that enough of the hammer is seen; drawn anew until it is."""
     while True:
         tool, hand = hammer(rng), gripper(rng)
-        length = NOMINAL * between(rng, 0.44, 0.92)
+        length = NOMINAL * between(rng, 0.62, 0.98)
         height = between(rng, 6, 55)
         angle = between(rng, 0, 2 * np.pi)
         tilt = (between(rng, -0.3, 0.3), between(rng, -0.55, 0.55))

@@ -36,6 +36,7 @@ from maskwright.settings import PrepareSettings
 MOST_FILES = 20
 """A folder with more JSON files than this holds one file per photo, which is another form."""
 
+_NO_POLYGON = "a polygon is not a list of finite numbers x1, y1, x2, y2, ..."
 _KEPT_IMAGE = {"id", "file_name", "width", "height"}
 _KEPT_ANNOTATION = {"id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"}
 
@@ -343,6 +344,7 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
         pictures = [p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES] if near else walk(folder)[0]
         for path in pictures:
             by_name[path.name].add(Path(path.resolve()))
+    searched = ", ".join(str(folder) for folder in {folder.resolve(): folder for folder in reversed(places)}.values())
     lost: list[str] = []
     for number, name in enumerate(names):
         if source.files[number].is_file():
@@ -357,7 +359,7 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
         elif found:
             lost.append(f"{name}: found more than once: {' and '.join(str(p) for p in found[:3])}")
         else:
-            lost.append(f"{name}: not in {source.folder}")
+            lost.append(f"{name}: not found in {searched}" if searched else f"{name}: there is no folder to search")
     if source.files and best is not None and not have[best]:
         source.folder = source.files[0].parent
     if lost:
@@ -398,16 +400,20 @@ def _skipped(sources: Sequence[Source], root: Path, used: set[Path], known: Sequ
 def _entries(sources: Sequence[Source], tally: Tally, problems: list[Problem]) -> list[_Entry]:
     """Join photos and annotations, and mend their ids."""
     entries: list[_Entry] = []
-    twice, lost, wrong = [], [], []
+    shared, twice, lost, wrong = [], [], [], []
     for source in sources:
         by_id: dict[Any, _Entry] = {}
-        files: set[Path] = set()
+        files: dict[Path, Any] = {}
         for item, path in zip(source.document["images"], source.files, strict=True):
             key = _key(item["id"])
-            if key in by_id or path in files:
-                twice.append(f"{source.path}: {item['file_name']} (id {item['id']})")
+            if path in files:
+                twice.append(f"{source.path}: {item['file_name']} (id {files[path]} and id {item['id']})")
                 continue
-            files.add(path)
+            files[path] = item["id"]
+            if key in by_id:
+                first = by_id[key].item["file_name"]
+                shared.append(f"{source.path}: {first} and {item['file_name']} share id {item['id']}")
+                continue
             by_id[key] = _Entry(source, item, path, [])
         _mend_ids("image", source, list(by_id), tally)
         keys: list[Any] = []
@@ -425,6 +431,10 @@ def _entries(sources: Sequence[Source], tally: Tally, problems: list[Problem]) -
         entries += by_id.values()
     if twice:
         problems.append(Problem("photos are listed twice", tuple(twice), "list each photo once, with its own id"))
+    if shared:
+        problems.append(
+            Problem("photos share an id, so nobody can tell whose an object is", tuple(shared), "give each its own id")
+        )
     if lost:
         problems.append(
             Problem(
@@ -607,9 +617,12 @@ def _polygons(given: list[Any], size: Size, name: str, tally: Tally) -> list[lis
         given = [given]
     kept = []
     for polygon in given:
-        points = np.asarray(polygon, dtype=np.float64)
+        try:
+            points = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(_NO_POLYGON) from None
         if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError("a polygon is not a list of finite numbers x1, y1, x2, y2, ...")
+            raise ValueError(_NO_POLYGON)
         if len(points) < 6:
             tally.add("polygons of fewer than three points, left out", name)
             continue

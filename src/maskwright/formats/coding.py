@@ -28,6 +28,9 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 MOST_IDS = 10_000
 """An image with more values than this is no id image, whatever the user says."""
 
+MOST_COLOURS = 255
+"""A colour picture with more colours than this is a photo or a blended drawing, not objects in colours of their own."""
+
 _GREY_TOLERANCE = 24  # channels of a grey picture differ by no more after JPEG
 
 
@@ -194,7 +197,7 @@ def decide(seen: Sequence[tuple[str, Values]], coding: Coding | None) -> Decisio
     if coding == "ids":
         return _ids_as_said(filled)
     if not filled:
-        return Decision("binary", "every mask is black")
+        return Decision("binary", "0 only (every mask is black)")
     colours = {values.colour for _, values in filled if values.colour is not None}
     if all(values.top <= 1 for _, values in filled):
         if len(colours) > 1:
@@ -254,7 +257,9 @@ def _binary_as_said(filled: Sequence[Values]) -> Decision:
 
 def _ids_as_said(filled: Sequence[tuple[str, Values]]) -> Decision:
     lossy = [f"{name}: {values}" for name, values in filled if values.lossy and values.distinct > 1]
-    many = [f"{name}: {values}" for name, values in filled if values.distinct > MOST_IDS and not values.lossy]
+    exact = [(name, values) for name, values in filled if not values.lossy]
+    colourful = [f"{n}: {v}" for n, v in exact if v.kind == "colour" and v.distinct > MOST_COLOURS]
+    many = [f"{n}: {v}" for n, v in exact if v.kind != "colour" and v.distinct > MOST_IDS]
     problems = []
     if lossy:
         problems.append(
@@ -262,6 +267,15 @@ def _ids_as_said(filled: Sequence[tuple[str, Values]]) -> Decision:
                 "id images cannot be JPEG: it changes the values",
                 tuple(lossy),
                 "export them as PNG, or if each marks one object: --coding binary",
+            )
+        )
+    if colourful:
+        problems.append(
+            Problem(
+                f"colour pictures with more than {MOST_COLOURS} colours are no id images: each colour would be an"
+                " object",
+                tuple(colourful),
+                "check that these files are mask images; export ids as grey values, without smooth edges",
             )
         )
     if many:

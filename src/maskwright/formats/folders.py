@@ -30,7 +30,7 @@ from maskwright.formats import (
     subfolders,
 )
 from maskwright.formats.coding import Decision, Values, decide, look, masks_of
-from maskwright.formats.pairing import Pair, Place, pair_all
+from maskwright.formats.pairing import Pair, Place, empty_folders, pair_all
 from maskwright.formats.runs import part_areas
 from maskwright.pixels import Size
 from maskwright.settings import PrepareSettings
@@ -102,10 +102,13 @@ def missing(root: Path) -> UserError:
         count = sum(1 for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
         seen.append(f"{folder}: {plural(count, 'picture')}")
     outer_folders = [root, *(folder for folder in subfolders(root) if split_and_category(folder.name)[0])]
-    has_photos = any(photo_folder(folder) is not None for folder in outer_folders)
+    with_photos = [folder for folder in outer_folders if photo_folder(folder) is not None]
+    empty = [path for folder in with_photos for path in subfolders(folder) if path.name.lower() in MASK_NAMES]
+    if empty:
+        return UserError([empty_folders(empty)])
     return UserError(
         "there is a folder of photos but no folder of mask images beside it"
-        if has_photos
+        if with_photos
         else "no folders of photos and mask images and no COCO file were found",
         seen,
         f"name the folder of photos {_or(PHOTO_NAMES)} and that of masks {_or(MASK_NAMES)}, alone or inside folders"

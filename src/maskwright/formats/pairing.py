@@ -112,6 +112,9 @@ def pair_all(
     alone: list[str] = []
     orphans: list[str] = []
     _, photo_key, mask_key = rule
+    bare = [place.masks for place, photos, masks in files if photos and not masks]
+    if settings.unmatched != "error" and any(masks for _, _, masks in files):
+        bare = []  # the user said what photos without a mask mean
     for place, photos, masks in files:
         by_key: dict[str, list[Path]] = defaultdict(list)
         for path in masks:
@@ -131,13 +134,17 @@ def pair_all(
         ]
         for key, path in zip(keys, photos, strict=True):
             mask = by_key[key][0] if key in by_key else None
-            if mask is None and settings.unmatched == "error":
+            if place.masks in bare:
+                pass  # one line for the folder says it
+            elif mask is None and settings.unmatched == "error":
                 alone.append(f"{path}: no mask {key}.* in {place.masks}")
             elif mask is None and settings.unmatched == "skip":
                 skipped.append(Skipped(path, "photo without a mask, left out as you said"))
                 continue
             pairs.append(Pair(place, path, mask))
     problems = []
+    if bare:
+        problems.append(empty_folders(bare))
     if twice:
         problems.append(
             Problem(
@@ -161,6 +168,15 @@ def pair_all(
         problems.append(Problem(what, tuple(alone), fix))
     notes = [] if rule is RULES[0] else [f"photos and masks are paired {rule[0]}"]
     return pairs, skipped, notes, problems
+
+
+def empty_folders(folders: Sequence[Path]) -> Problem:
+    """Say that folders of mask images have none."""
+    lines = tuple(f"{f}: {'no picture file' if any(f.iterdir()) else 'empty'}" for f in folders)
+    what = "the mask folder holds no mask images" if len(lines) == 1 else "the mask folders hold no mask images"
+    return Problem(
+        what, lines, "put the mask images there, or name both folders: maskwright prepare PHOTOS MASKS -o DATA"
+    )
 
 
 def _best_rule(files: Sequence[tuple[Place, list[Path], list[Path]]]) -> Rule:

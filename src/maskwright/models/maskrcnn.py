@@ -60,7 +60,7 @@ class MaskRCNNSpec:
         mask_channels: Width of the mask head.
         mask_layers: Its 3x3 convolutions.
         fine_channels: Width of the finest map, which only the mask head reads.
-        rois_per_photo: Boxes per photo that the box head learns from in each step.
+        rois_per_photo: Boxes per photo that the box head learns from in each step, at most.
         mask_rois_per_photo: Boxes per photo that the mask head learns from in each step, at most.
         detections_per_photo: At most so many objects are returned.
     """
@@ -71,7 +71,7 @@ class MaskRCNNSpec:
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     box_channels: int = 384
     stages: int = 2
-    mask_channels: int = 96
+    mask_channels: int = 64
     mask_layers: int = 3
     fine_channels: int = 32
     rois_per_photo: int = 64
@@ -272,7 +272,8 @@ class MaskRCNN(nn.Module):
 
     def _assign(self, proposals: Tensor, target: Target, stage: int) -> tuple[Tensor, Tensor, Tensor]:
         """Choose boxes to learn from: `(boxes (R, 4), labels (R,) with 0 background, matched object (R,))`."""
-        total = self.spec.rois_per_photo
+        # A photo with one object has few boxes worth learning from; the rest would be background over and over.
+        total = min(self.spec.rois_per_photo, 32 + 4 * len(target["boxes"]))
         sizes = proposals[:, 2:] - proposals[:, :2]
         proposals = proposals[(sizes > 1).all(1)]
         if len(target["boxes"]) == 0:
@@ -302,7 +303,9 @@ class MaskRCNN(nn.Module):
 
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
-        return cast(Tensor, self.mask_head(coarse, pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0)))
+        # Cells of the finer grid are about as large as those of the map: one sample each is enough.
+        fine = pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0, sampling=1)
+        return cast(Tensor, self.mask_head(coarse, fine))
 
     def _mask_loss(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 
 from maskwright.dataset import Dataset, from_coco, read_json
 from maskwright.errors import UserError
-from maskwright.files import atomic_file, provenance, refuse_existing
+from maskwright.files import atomic_file, provenance, refuse_existing, refuse_input
 from maskwright.report.advice import advise
 from maskwright.report.evidence import gather
 from maskwright.report.gallery import Gallery, build_gallery
@@ -63,11 +63,15 @@ def report(
         The path of the page.
 
     Raises:
-        UserError: If the evaluation cannot be read, `out` exists, or a `run` that was given is not a folder.
+        UserError: If the evaluation cannot be read, `out` exists or is one of the inputs, or a `run` that was given is
+            not a folder.
     """
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
     content, name = _load(evaluation)
+    stated_paths = [content.get(key) for key in ("truth", "detections", "photos", "run")]
+    read = [evaluation, run, *stated_paths]
+    refuse_input(out, *(Path(path) for path in read if isinstance(path, str | Path)))
     if run is not None and not Path(run).is_dir():
         raise UserError("the run folder does not exist", [str(run)], "check the path, or leave --run out")
     stated = content.get("run")
