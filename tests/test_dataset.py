@@ -335,3 +335,26 @@ def test_info_is_complete():
         "date_created",
     ]
     assert default_info("what", "who")["contributor"] == "who"
+
+
+def test_nan_and_other_encodings_are_read_although_the_fast_reader_refuses_them(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"area": Infinity}')
+    assert read_json(path) == {"area": float("inf")}
+    path.write_bytes('{"name": "Öse"}'.encode("utf-16"))
+    assert read_json(path) == {"name": "Öse"}
+
+
+def test_what_masks_measure_follows_a_selection():
+    square = np.zeros((6, 8), dtype=bool)
+    square[1:3, 2:7] = True
+    rle = {"size": [6, 8], "counts": pixels.encode(square).decode()}
+    row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 3}
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
+        "categories": [{"id": 1, "name": "nut"}],
+        "annotations": [row | {"id": 1}, row | {"id": 2, "segmentation": rle}],
+    }
+    chosen = from_coco(document, "x.json").select(np.array([False, True]))
+    assert chosen.measured.tolist() == [[10, 2, 1, 5, 2]]
+    assert (chosen.areas.tolist(), chosen.boxes.tolist()) == ([3], [[0, 0, 1, 1]])  # the file's, not the mask's

@@ -325,22 +325,27 @@ def _jitter_colour(image: NDArray[np.uint8], strength: float, rng: np.random.Gen
     """Change brightness, contrast, saturation and tint at random; `(H, W, 3)` uint8 in and out."""
     if strength == 0:
         return image
-    pixels = torch.from_numpy(image.copy()).float()
-    grey = pixels @ torch.tensor([0.299, 0.587, 0.114])
+    # NumPy and not torch: in this thread torch would start a second set of workers, which would fight the network's.
+    pixels = image.astype(np.float32)
+    grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     saturation = 0.0 if rng.random() < 0.2 * strength else float(rng.uniform(1 - strength, 1 + strength))
-    pixels = grey[:, :, None] + (pixels - grey[:, :, None]) * saturation
     contrast = float(rng.uniform(1 - strength, 1 + strength))
     mean = float(grey.mean())
-    gain = torch.tensor(rng.uniform(1 - strength / 4, 1 + strength / 4, 3), dtype=torch.float32)
-    bright = float(rng.uniform(1 - strength, 1 + strength))
-    pixels = ((pixels - mean) * contrast + mean) * (bright * gain)
-    return pixels.clamp(0, 255).to(torch.uint8).numpy()
+    gain = rng.uniform(1 - strength / 4, 1 + strength / 4, 3).astype(np.float32)
+    bright = gain * np.float32(rng.uniform(1 - strength, 1 + strength))
+    # Saturation pulls a pixel to its grey, contrast to the mean grey; then brightness and tint multiply.
+    pixels -= grey[:, :, None]
+    pixels *= saturation * contrast
+    pixels += ((grey - mean) * contrast + mean)[:, :, None]
+    pixels *= bright
+    result: NDArray[np.uint8] = np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
+    return result
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples of one size into a batch."""
     return Batch(
-        images=torch.stack([s.image for s in samples]),
+        images=torch.from_numpy(np.stack([s.image.numpy() for s in samples])),
         targets=[{"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples],
         photos=tuple(s.photo for s in samples),
         objects=tuple(s.objects for s in samples),

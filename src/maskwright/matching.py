@@ -260,15 +260,14 @@ def _sharing(
     truth: Truth, found: Found, truth_xywh: NDArray[np.float64], found_xywh: NDArray[np.float64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
     """Yield, in pieces, the pairs whose boxes share an area, and that area."""
-    for all_d, all_g in _pairs(truth, found):
-        d, g = all_d, all_g
+    # Column by column, which is faster than whole boxes: most pairs lie apart from left to right and go at once.
+    true, ours = (np.hstack([box, box[:, :2] + box[:, 2:]]).T.copy() for box in (truth_xywh, found_xywh))
+    for d, g in _pairs(truth, found):
         shared = np.ones(len(d))
-        for axis in (0, 1):  # what is apart from left to right is gone when it comes to up and down
-            starts_true, starts_found = truth_xywh[:, axis].copy(), found_xywh[:, axis].copy()
-            ends_true, ends_found = (box[:, axis] + box[:, axis + 2] for box in (truth_xywh, found_xywh))
-            side = np.minimum(ends_true[g], ends_found[d]) - np.maximum(starts_true[g], starts_found[d])
+        for start, end in ((0, 4), (1, 5)):
+            side = np.minimum(true[end, g], ours[end, d]) - np.maximum(true[start, g], ours[start, d])
             keep = np.flatnonzero(side > 0)
-            d, g, shared = d[keep], g[keep], shared[keep] * side[keep]
+            d, g, shared = d[keep], g[keep], shared[keep] * side[keep]  # noqa: PLW2901 - ever fewer
         yield d, g, shared
 
 

@@ -20,8 +20,10 @@ from maskwright.settings import TrainSettings
 Source = Literal["default", "derived", "user"]
 
 MULTIPLE = 32  # heights and widths of the network's input: multiples of its coarsest stride
-BASE_RATE = 1e-3  # AdamW peak rate for a batch of 4, the better of 6e-4 and 1e-3 on the hammer photos
-BASE_BATCH = 4
+BASE_RATE = 1e-3  # AdamW's peak rate for a batch of 2, found by trial on hammers, drawn and real
+BASE_BATCH = 2
+CPU_PHOTOS_PER_S = 2.5  # that one core trains on, roughly; it decides nothing but how strong the augmentation is
+GPU_PHOTOS_PER_S = 50.0
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,11 @@ class _Planner:
         self._note("canvas", f"the median photo's shape at side {side}, in multiples of {MULTIPLE}")
         self.set("flip", True, "a mirrored object is still that object", default)
         self.set("turn", *self._turn())
-        self.set("scale_jitter", 1.5, "the next photo may be taken from nearer or farther", default)
-        self.set("colour_jitter", 0.4, "the next photo may be taken in other light", default)
+        passes = self._passes(per_epoch)
+        # Augmentation makes photos differ from pass to pass; where there are few passes it only makes them harder.
+        strong, seen = passes >= 12, f"each photo is seen about {passes:.0f} times"
+        self.set("scale_jitter", 1.5 if strong else 1.2, f"the next photo may be taken from elsewhere; {seen}")
+        self.set("colour_jitter", 0.4 if strong else 0.2, f"the next photo may be taken in other light; {seen}")
         if cpu:
             why = "this CPU computes bf16 natively" if self.machine.bf16 else "this CPU has no fast bf16"
             # Depthwise convolutions, the nano's first stages, lose more in bf16 than its dense ones gain.
@@ -213,7 +218,7 @@ class _Planner:
 
     def _batch_size(self, devices: int) -> tuple[int, str]:
         if self.machine.device == "cpu":
-            return 4 * devices, "more, smaller steps learn faster on a CPU"
+            return 2 * devices, "on a CPU more, smaller steps learn more in the same time"
         return 16 * devices, "16 photos keep a GPU busy"
 
     def _budget(self, per_epoch: float) -> None:
@@ -232,6 +237,16 @@ class _Planner:
             f"12 passes over {self.train.photos} photos, at least 1,600 photos seen, at most {most:,} steps"
             f" (on a {self.machine.device.upper()})",
         )
+
+    def _passes(self, per_epoch: float) -> float:
+        """Return how often each photo will be seen; a guess where the budget is in minutes."""
+        if "minutes" in self.values:
+            cpu = self.machine.device == "cpu"
+            speed = CPU_PHOTOS_PER_S * self.machine.cores if cpu else GPU_PHOTOS_PER_S * self.machine.count
+            return float(self.values["minutes"] * 60 * speed / self.train.photos)
+        if "epochs" in self.values:
+            return float(self.values["epochs"])
+        return float(self.values["steps"] / per_epoch)
 
     def _side(self) -> tuple[int, str]:
         share = self.train.side_share

@@ -99,7 +99,7 @@ def _held(rng: np.random.Generator, canvas: Canvas) -> _Held:
     """Place a hammer and a gripper so that enough of the hammer is seen; drawn anew until it is."""
     while True:
         tool, hand = hammer(rng), gripper(rng)
-        length = NOMINAL * between(rng, 0.62, 0.98)
+        length = NOMINAL * between(rng, 0.74, 1.0)
         height = between(rng, 6, 55)
         angle = between(rng, 0, 2 * np.pi)
         tilt = (between(rng, -0.3, 0.3), between(rng, -0.55, 0.55))

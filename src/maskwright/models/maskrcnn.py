@@ -81,7 +81,7 @@ class MaskRCNNSpec:
 
 POSITIVE_IOU = (0.5, 0.6, 0.7)  # per refinement stage; Cascade R-CNN
 DELTA_SCALES = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
-WINDOW = 1.2  # side of the mask's window over side of its box
+WINDOW = 1.1  # side of the mask's window over side of its box
 MASK_ROI = 14
 BOX_STRIDES = (8, 16, 32)
 MASK_STRIDES = (8, 16)
