@@ -119,7 +119,7 @@ def test_every_hammer_is_of_a_sensible_size(pictures: list[Picture]) -> None:
     for p in pictures:
         y, x = np.nonzero(p.mask)
         longest.append(np.hypot(np.ptp(x), np.ptp(y)) / 331)
-    assert 0.45 < np.median(longest) < 0.85
+    assert 0.7 < np.median(longest) < 1.1
     assert min(longest) > 0.25
 
 
