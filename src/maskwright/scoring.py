@@ -5,6 +5,8 @@ The rules are those of pycocotools' `COCOeval.accumulate` and `summarize`, up to
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -204,19 +206,27 @@ def resampled_ap(
         `(B,)` float64; NaN where a resample has no object at all.
     """
     draws = np.ascontiguousarray(weights.T.astype(np.int32))
-    total = np.zeros(len(weights))
-    defined = np.zeros(len(weights), dtype=np.int64)
+    tasks: list[tuple[int, slice]] = []
     for k in np.flatnonzero(outcome.objects).tolist():
+        most = max(1, outcome.firsts[k + 1] - outcome.firsts[k], int(outcome.objects[k]))
+        step = max(1, int(_ELEMENTS_AT_ONCE // most))
+        tasks += [(k, slice(start, start + step)) for start in range(0, len(weights), step)]
+
+    def work(task: tuple[int, slice]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        k, part = task
         rows = slice(outcome.firsts[k], outcome.firsts[k + 1])
         photos = found.photo[outcome.order[rows]]
-        mine = truth.photo[(truth.category == k) & ~truth.crowd]
-        hit, counted = outcome.hit[:, rows], outcome.counted[:, rows]
-        step = max(1, _ELEMENTS_AT_ONCE // max(1, len(photos), len(mine)))
-        for start in range(0, len(weights), step):
-            part = slice(start, start + step)
-            objects = draws[mine, part].sum(axis=0)
-            total[part] += _weighted_ap(hit, counted, draws[photos, part], objects)
-            defined[part] += objects > 0
+        objects = draws[truth.photo[(truth.category == k) & ~truth.crowd], part].sum(axis=0)
+        ap = _weighted_ap(outcome.hit[:, rows], outcome.counted[:, rows], draws[photos, part], objects)
+        return ap, objects > 0
+
+    total = np.zeros(len(weights))
+    defined = np.zeros(len(weights), dtype=np.int64)
+    # NumPy lets go of the interpreter in arrays of this size, so threads use all cores; the sums keep their order.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for (_, part), (ap, there) in zip(tasks, pool.map(work, tasks), strict=True):
+            total[part] += ap
+            defined[part] += there
     with np.errstate(invalid="ignore"):
         return np.where(defined > 0, total / defined, np.nan)
 
