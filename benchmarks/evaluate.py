@@ -3,7 +3,7 @@
 The set: 1,500 photos of 640x480 with 7 objects each on average, as in COCO, and 15,800 detections with masks and boxes;
 outlines are as wavy and as long as those of photographed things. It is made anew from a seed, in a temporary folder.
 Timed are whole pipelines: reading both JSON files, the twelve numbers of the boxes and of the masks. Ours also finds
-curves, the threshold and the matches; the interval (1,000 resamples) is timed apart.
+curves, the threshold and the matches; the interval (300 resamples, the default) is timed apart.
 
 pycocotools gets each kind's results with only that kind's field, since it takes the area of a box otherwise.
 

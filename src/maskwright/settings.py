@@ -142,7 +142,7 @@ class EvaluateSettings(Settings):
     """How detections are scored."""
 
     iou: Share = Field(0.5, description="IoU from which a detection is a hit, in the list of matches.")
-    bootstrap: int = Field(1000, ge=0, description="Resamples of the photos for the interval of segm AP; 0: none.")
+    bootstrap: int = Field(300, ge=0, description="Resamples of the photos for the interval of segm AP; 0: none.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
 
