@@ -16,7 +16,7 @@ from maskwright.demo.planes import ground, shade_of_edge
 from maskwright.demo.raster import blurred, moved, resized
 from maskwright.demo.render import NOMINAL, SAMPLES, Canvas, Layer, Light, Part, Pose
 
-_LEAST_VISIBLE = 0.65
+_LEAST_VISIBLE = 0.78
 """Least share of the hammer that the gripper and the picture's border leave to be seen."""
 
 _LEAST_HEAD = 0.75
