@@ -147,8 +147,10 @@ def test_masks_and_coco_in_one_folder(tmp_path):
     for item in document()["images"]:
         Image.fromarray(np.eye(H, W, dtype=np.uint8)).save(raw / "masks" / item["file_name"].replace("jpg", "png"))
     message = fails(raw, tmp_path)
-    assert message.startswith("the folder holds both mask images and COCO files\n  masks\n  coco.json")
-    assert "fix: say which to read: --form folders or --form coco" in message
+    assert message == (
+        "the masks can be read in more than one way\n  folders: photos in images and mask images in masks\n"
+        "  coco: coco.json\nfix: say which: --form folders or --form coco"
+    )
     assert run(raw, tmp_path, form="coco")[0].form == "coco"
     assert run(raw, tmp_path / "second", form="folders")[0].form == "folders"
 
@@ -156,12 +158,14 @@ def test_masks_and_coco_in_one_folder(tmp_path):
 def test_not_a_coco_file(tmp_path):
     path = tmp_path / "raw.json"
     path.write_text("[]")
-    assert "the file is not a COCO dataset: it needs 'images', 'annotations' and 'categories'" in fails(path, tmp_path)
+    needs = "the file is not a COCO dataset: it needs 'images', 'annotations' and 'categories'"
+    assert needs in fails(path, tmp_path, form="coco")
+    assert "the file has no form of annotations that is known" in fails(path, tmp_path)
     path.write_text("{")
     assert "the file is not valid JSON" in fails(path, tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("x")
-    assert "the input is a file but no COCO JSON file" in fails(text, tmp_path)
+    assert "the file has no form of annotations that is known" in fails(text, tmp_path)
 
 
 # ── photos ───────────────────────────────────────────────────────────────────────────────────────────────────────────

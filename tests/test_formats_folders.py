@@ -3,7 +3,6 @@
 import struct
 import unicodedata
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from PIL import Image, ImageFilter
 from maskwright import pixels
 from maskwright.errors import UserError
 from maskwright.formats import folders, pairing, runs
-from maskwright.formats.coding import decide, look
+from maskwright.formats.coding import Census, decide, look
 from maskwright.prepare import prepare
+from maskwright.settings import PrepareSettings
 
 SIZE = (40, 60)  # height, width
 
@@ -255,12 +255,19 @@ def test_names_with_accents_and_spaces(tmp_path):
 
 
 @given(st.lists(st.text("ab1_0", min_size=1, max_size=4), unique=True, min_size=1, max_size=6))
-def test_pairing_by_exact_names_is_the_identity(names):
+def test_pairing_by_exact_names_is_the_identity(tmp_path_factory, names):
     """Law: equal names pair, whatever words are in them, and no other rule is tried."""
-    place = pairing.Place(Path("p"), Path("m"))
-    photos = [Path("p") / f"{name}.jpg" for name in names]
-    masks = [Path("m") / f"{name}.png" for name in names]
-    assert pairing._best_rule([(place, photos, masks)]) is pairing.RULES[0]
+    root = tmp_path_factory.mktemp("law")
+    place = pairing.Place(root / "p", root / "m")
+    for folder, ending in ((place.photos, "jpg"), (place.masks, "png")):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.{ending}").touch()
+    found = pairing.Pairing([place], PrepareSettings())
+    assert (found.notes, found.problems, len(found)) == ([], [], len(names))
+    assert [(pair.photo, pair.mask) for pair in found] == [
+        (str(place.photos / f"{name}.jpg"), str(place.masks / f"{name}.png")) for name in sorted(names)
+    ]
 
 
 def test_side_files_and_others_are_accounted_for(tmp_path):
@@ -642,7 +649,7 @@ def test_binary_masks_come_back_exactly(tmp_path_factory, masks, white):
         path = folder / f"{number}.png"
         Image.fromarray(mask.astype(np.uint8) * white).save(path)
         seen.append((str(path), look(path)))
-    decision = decide(seen, None)
+    decision = decide(Census(seen), None)
     assert decision.coding == "binary"
     assert [pixels.decode(values.rle, (6, 7)).tolist() for _, values in seen] == [mask.tolist() for mask in masks]
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from maskwright import files
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.prepare import Prepared, place_of, prepare
+from maskwright.writing import CocoWriter
 
 HAMMER = Path(__file__).parents[2] / "shared" / "data" / "hammer"
 SIZE = (24, 32)
@@ -35,7 +37,7 @@ def mask(path, seed=0):
 
 def world(root, names, photos="rgb", masks="mask"):
     for seed, name in enumerate(names):
-        photo(root / photos / f"{name}.jpg", seed)
+        photo(root / photos / f"{name}.jpg", zlib.crc32(name.encode()))
         mask(root / masks / f"{name}.png", seed)
     return root
 
@@ -189,7 +191,7 @@ def test_tiny_sets_have_something_to_learn_from(tmp_path):
     said = []
     made = prepare(world(tmp_path / "raw", [name]), out=tmp_path / "DATA", say=said.append)
     assert made.photos == {"train": 1}
-    assert f"note: the hash left no photo to learn from; {name}.jpg, the nearest, was moved to train" in "\n".join(said)
+    assert f"note: 1 photo ({name}.jpg) did not go where the hash says" in "\n".join(said)
     assert "note: there is no val split: training cannot tell when to stop" in "\n".join(said)
     assert "note: there is no test split" in "\n".join(said)
 
@@ -257,7 +259,10 @@ def test_a_form_that_the_input_has_not(tmp_path):
     path = tmp_path / "coco.json"
     path.write_text('{"images": [], "annotations": [], "categories": []}')
     message = fails(path, out=tmp_path / "DATA", form="folders")
-    assert message == f"the input is a COCO file, not folders\n  {path}\nfix: leave out --form folders"
+    assert message == (
+        f"the input does not have the form folders\n  {path}\nfix: this form is a folder of photos and a folder of mask"
+        " images, such as rgb and mask, alone or inside train, val, test; leave out --form to have it found by looking"
+    )
     message = fails(world(tmp_path / "raw", ["a"]), out=tmp_path / "DATA", form="coco")
     assert message.startswith(
         f"there is no COCO file in the folder, its 'annotations' or its split folders\n  {tmp_path}"
@@ -282,9 +287,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "link_or_copy", full)
     message = fails(root, out=tmp_path / "DATA")
     assert message == (
-        "the output cannot be written; nothing was left half-done\n"
-        f"  {tmp_path}/DATA: No space left on device\n"
-        "fix: free some space, then run the command again"
+        "a photo cannot be put into the output; nothing was left half-done\n"
+        f"  {root}/rgb/a.jpg: No space left on device\n"
+        "fix: check that it is still there and that the disk has space, then run the command again"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
@@ -297,7 +302,7 @@ def test_a_full_disk_keeps_the_old_output(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Dataset, "write", full)
+    monkeypatch.setattr(CocoWriter, "photo", full)
     assert "nothing was left half-done" in fails(root, out=tmp_path / "DATA", overwrite=True)
     assert listing(tmp_path / "DATA") == before
 

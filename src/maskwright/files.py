@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from maskwright.errors import UserError
+from maskwright import png
+from maskwright.errors import Problem, UserError
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """What counts as a picture file, lower case."""
@@ -104,6 +106,13 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 shutil.rmtree(old)
         else:
             os.replace(temporary, path)
+    except UserError as error:  # of a file inside: the user knows the folder by the name that it would have had
+        raise UserError(
+            [
+                Problem(p.what, tuple(line.replace(str(temporary), str(path)) for line in p.where), p.fix)
+                for p in error.problems
+            ]
+        ) from None
     except OSError as error:
         if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(path.parent):
             raise UserError(
@@ -282,9 +291,10 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 
 def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Decode a photo as cheaply as shows damage, and return what its header says.
+    """Look for damage in a photo as cheaply as shows it, and return what its header says.
 
-    JPEG is decoded at an eighth of its size, which still reads the file to its end.
+    Of JPEG, a header that can be read and the mark of the end show that nothing was cut off; everything else is
+    decoded. (`check` decodes every photo.)
 
     Returns:
         The upright `(height, width)`, the stored `(height, width)`, and the EXIF orientation 1..8 (1: upright).
@@ -296,14 +306,23 @@ def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
         width, height = image.size
         try:
             turn = image.getexif().get(_EXIF_ORIENTATION, 1)
-            if image.format in {"JPEG", "MPO"}:
+            if image.format not in {"JPEG", "MPO"}:
+                image.load()
+            elif not _ends_whole(path):
                 image.draft("L", (width // 8, height // 8))
-            image.load()
+                image.load()
         except _BROKEN as error:
             raise UnreadableImage(_damage(error)) from None
         orientation = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
         stored = (height, width)
         return (stored[::-1] if orientation in _TURNED else stored), stored, orientation
+
+
+def _ends_whole(path: Path) -> bool:
+    """Tell whether a JPEG file ends with the mark of its end; some cameras write zeros behind it."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - 64))
+        return handle.read().rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -319,6 +338,37 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         return rgb(_upright(image))
 
 
+def read_grey(path: Path, least: int | None = None) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
+    """Read a photo upright and grey, as cheaply as shows damage.
+
+    Args:
+        path: The photo.
+        least: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep so many pixels, which
+            still reads the file to its end; `None`: full size.
+
+    Returns:
+        `(h, w)` uint8, upright; the photo's upright `(height, width)`; its EXIF orientation 1..8 (1: upright).
+
+    Raises:
+        UnreadableImage: As `read_photo`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        try:
+            turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+            tiff = image.format == "TIFF"  # Pillow's TIFF reader states the upright size itself
+            if image.format in {"JPEG", "MPO"}:
+                image.draft("L", (width, height) if least is None else (least, least))
+        except _BROKEN as error:
+            raise UnreadableImage(_damage(error)) from None
+        upright = _upright(image)
+        if upright.mode != "L":
+            upright = PillowImage.fromarray(rgb(upright)).convert("L")
+        orientation = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+        turned = orientation in _TURNED and not tiff
+        return np.asarray(upright), ((width, height) if turned else (height, width)), orientation
+
+
 def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
     """Read a mask image upright with its values as stored (palette indices, 16 bits, alpha).
 
@@ -328,7 +378,11 @@ def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
     Raises:
         UnreadableImage: As `read_photo`.
     """
-    with _opened(path) as image:
+    quick = None
+    with contextlib.suppress(OSError):  # then opening it says what is wrong
+        if path.suffix.lower() == ".png":
+            quick = png.stored(path.read_bytes(), MOST_PIXELS)
+    with _opened(path, quick) as image:
         upright = _upright(image)
         return np.asarray(upright), upright
 
@@ -363,7 +417,7 @@ def _damage(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[PillowImage.Image]:
+def _opened(path: Path, content: bytes | None = None) -> Iterator[PillowImage.Image]:
     try:
         if path.stat().st_size == 0:
             raise UnreadableImage("is empty (0 bytes)")
@@ -372,7 +426,7 @@ def _opened(path: Path) -> Iterator[PillowImage.Image]:
         with _OPENING:
             limit, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None
             try:
-                image = PillowImage.open(path)
+                image = PillowImage.open(path if content is None else io.BytesIO(content))
             finally:
                 PillowImage.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:

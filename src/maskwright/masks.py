@@ -1,4 +1,4 @@
-"""Write mask images of truth or detections: the way back from a COCO file to pictures.
+"""Write mask images of truth or detections: the way back from a COCO file to pictures, or to files of other tools.
 
 What `prepare` reads is what the form `categories` writes: for one object per photo, prepare then masks is the identity,
 pixel for pixel.
@@ -6,24 +6,39 @@ pixel for pixel.
 
 from __future__ import annotations
 
-import re
+import importlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from maskwright import pixels
-from maskwright.dataset import Category, Dataset, inside
+from maskwright.dataset import SPLITS, Category, Dataset, inside
 from maskwright.errors import Problem, UserError
 from maskwright.files import atomic_folder, refuse_existing, refuse_input, write_json
-from maskwright.settings import MasksSettings
+from maskwright.formats import Written
+from maskwright.formats.names import safe_name
+from maskwright.settings import MaskForm, MasksSettings
 
 Form = Literal["categories", "instances", "ids"]
+
+WRITERS: dict[MaskForm, str] = {
+    "category-folders": "category_folders.write",
+    "instance-folders": "instance_folders.write",
+    "voc": "voc.write",
+    "colours": "colours.write",
+    "cityscapes": "cityscapes.write",
+    "trimap": "trimap.write",
+    "polygons": "polygons.write",
+    "yolo": "yolo.write",
+    "labelme": "labelme.write",
+}
+"""The function of `formats` that writes each form of other tools."""
 
 MOST_IDS = 65_535
 """So many objects of one photo have a value of their own in a 16-bit image."""
@@ -41,6 +56,7 @@ class MasksWritten:
         hidden_objects: Objects of which no pixel is left in the form `ids`.
         crowds: Crowd objects left out, since they are not one object (forms `instances` and `ids`).
         without_mask: Objects left out because the file gives only their box.
+        notes: What a form of another tool could not hold, in words.
     """
 
     images: int
@@ -50,6 +66,7 @@ class MasksWritten:
     hidden_objects: int = 0
     crowds: int = 0
     without_mask: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def masks(
@@ -60,7 +77,7 @@ def masks(
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> MasksWritten:
-    """Write the mask images of a COCO file, truth or detections.
+    """Write the mask images of a COCO file, truth or detections; or the same objects in the form of another tool.
 
     See `write_mask_images` for the names, the forms, and what happens where objects overlap.
 
@@ -98,18 +115,58 @@ def masks(
             )
         dataset = dataset.select(np.isnan(dataset.scores) | (dataset.scores >= chosen.score))
     with atomic_folder(out, overwrite=overwrite) as folder:
-        written = write_mask_images(dataset, folder, chosen.form)
-    for line in told(written, chosen.form):
+        if chosen.form in WRITERS:
+            written = _write_foreign(replace(dataset, folder=_photo_folder(coco_file)), folder, chosen.form)
+            lines = [f"{written.images:,} files of {written.objects:,} objects, form {chosen.form}"]
+            lines += [*_left_out(written), *written.notes]
+        else:
+            form = cast(Form, chosen.form)
+            written = write_mask_images(dataset, folder, form)
+            lines = told(written, form)
+    for line in lines:
         tell(line)
     tell(f"wrote {out}")
     return written
+
+
+def _write_foreign(dataset: Dataset, folder: Path, form: MaskForm) -> MasksWritten:
+    """Write a form of another tool; objects without a mask are left out, and counted."""
+    has_mask = np.diff(dataset.rle_ends) > 0
+    if len(dataset) and not has_mask.any():
+        raise _no_masks(len(dataset))
+    module, function = WRITERS[form].split(".")
+    write = getattr(importlib.import_module(f"maskwright.formats.{module}"), function)
+    written: Written = write(dataset.select(has_mask), folder)
+    return MasksWritten(
+        images=written.files, objects=written.objects, without_mask=int((~has_mask).sum()), notes=written.notes
+    )
+
+
+def _photo_folder(coco_file: Path) -> Path | None:
+    """Return where the photos of an annotation file are, if it lies in a folder that `prepare` made."""
+    data, split = coco_file.resolve().parent, coco_file.stem.removeprefix("instances_").partition("-")[0]
+    folder = data.parent / split
+    return folder if data.name == "annotations" and split in SPLITS and folder.is_dir() else None
+
+
+def _no_masks(count: int) -> UserError:
+    return UserError(
+        "no object of the file has a mask; boxes alone cannot be drawn",
+        [f"boxes without a mask: {count:,}"],
+        "write the file with its segmentations",
+    )
 
 
 def told(written: MasksWritten, form: Form) -> list[str]:
     """Return what to tell the user about mask images: how many, by what rule, and everything left out."""
     images = "mask image" if written.images == 1 else "mask images"
     objects = "object" if written.objects == 1 else "objects"
-    lines = [f"{written.images:,} {images} of {written.objects:,} {objects}, form {form}: {_POLICY[form]}"]
+    line = f"{written.images:,} {images} of {written.objects:,} {objects}, form {form}: {_POLICY[form]}"
+    return [line, *_left_out(written)]
+
+
+def _left_out(written: MasksWritten) -> list[str]:
+    lines = []
     for count, one, many, rest in (
         (written.shared_pixels, "pixel belongs", "pixels belong", "to several objects"),
         (written.hidden_objects, "object is", "objects are", "wholly hidden by others; --form instances shows all"),
@@ -170,11 +227,7 @@ def write_mask_images(
     crowds = wanted & dataset.crowd if form != "categories" else np.zeros(len(dataset), dtype=np.bool_)
     without_mask = wanted & ~has_mask & ~crowds
     if without_mask.any() and not (wanted & has_mask).any():
-        raise UserError(
-            "no object of the file has a mask; boxes alone cannot be drawn",
-            [f"boxes without a mask: {int(without_mask.sum()):,}"],
-            "write the file with its segmentations",
-        )
+        raise _no_masks(int(without_mask.sum()))
     kept = dataset.select(wanted & has_mask & ~crowds)
     plan = _plan(kept, drawn, form)
     key: dict[str, dict[str, Any]] = {}
@@ -270,16 +323,6 @@ def _images_of(
                 yield f"{suffix}_{n}", np.array([k])
         elif len(of_category):
             yield suffix, of_category
-
-
-def safe_name(name: str) -> str:
-    """Write a category's name so that any file system takes it; `urllib.parse.unquote` gives it back.
-
-    Example:
-        >>> safe_name("nut/bolt 50%")
-        'nut%2Fbolt 50%25'
-    """
-    return re.sub(r'[%/\\:*?"<>|\x00-\x1f\x7f]', lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def _union(dataset: Dataset, objects: NDArray[np.int64], size: pixels.Size) -> tuple[NDArray[np.bool_], int]:

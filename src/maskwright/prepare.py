@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
-import unicodedata
+import shutil
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from maskwright import files
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwright import files, likeness, scale
 from maskwright.dataset import SPLITS, Annotation, Category, Dataset, Image, default_info
 from maskwright.errors import UserError
-from maskwright.formats import Mark, Mend, Photo, Reading, Skipped, coco, folders, plural, some
-from maskwright.formats.pairing import Place
+from maskwright.formats import (
+    FORMS,
+    Found,
+    Mark,
+    Mend,
+    Photo,
+    Reading,
+    Skipped,
+    Work,
+    form_module,
+    lookalikes,
+    plural,
+    some,
+)
+from maskwright.formats.folders import missing
 from maskwright.formats.runs import part_rles
-from maskwright.settings import PrepareSettings
+from maskwright.settings import FormName, PrepareSettings
+from maskwright.splits import place_of, split_photos
+from maskwright.writing import CocoWriter
 
 Say = Callable[[str], None]
+
+__all__ = ["Prepared", "place_of", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +52,7 @@ class Prepared:
 
     Attributes:
         folder: The data folder.
-        form: How the masks were stored: `folders` or `coco`.
+        form: How the masks were stored, as in `--form`.
         coding: What mask values meant, `binary` or `ids`; `None` where there were no mask images.
         categories: Names; the id of a category is its place in this list, from 1.
         photos: How many photos each split has; splits without photos are not there.
@@ -39,7 +63,7 @@ class Prepared:
     """
 
     folder: Path
-    form: str
+    form: FormName
     coding: str | None
     categories: tuple[str, ...]
     photos: dict[str, int]
@@ -65,12 +89,13 @@ def prepare(
     """Turn photos and masks into a COCO dataset that every COCO tool reads.
 
     Mask pixels are kept exactly (run lengths, not polygons), photos are hard-linked as they are, and nothing is left
-    out in silence: `prepare.json` in the data folder has the fate of every file.
+    out in silence: `prepare.json` in the data folder has the fate of every file. Any number of photos takes the same
+    memory where the masks are image files.
 
     Args:
         raw: A folder of photos and masks in one of the forms of the documentation; or the photo folder, if `masks` is
-            given; or a COCO JSON file.
-        masks: The folder of mask images, or the COCO JSON file, of the photos in `raw`.
+            given; or an annotation file.
+        masks: The folder of masks, or the annotation file, of the photos in `raw`.
         out: The data folder to make.
         overwrite: Replace `out` if it exists.
         say: Called with what was understood, then with counts.
@@ -95,28 +120,18 @@ def prepare(
     raw, out = Path(raw), Path(out)
     _check(raw, wanted)
     files.refuse_existing(out, overwrite=overwrite)
-    reading = _read(raw, wanted, out, tell)
-    reading = _split(_separate(reading, wanted), wanted, tell)
-    names = _output_names(reading.photos)
-    datasets = _datasets(reading, names, wanted)
-    notes = (*reading.notes, *_split_notes(reading, datasets), *_double_notes(reading.photos))
-    prepared = Prepared(
-        folder=out,
-        form=reading.form,
-        coding=reading.coding,
-        categories=reading.categories,
-        photos={split: len(dataset.images) for split, dataset in datasets.items()},
-        objects={split: len(dataset) for split, dataset in datasets.items()},
-        skipped=reading.skipped,
-        mends=reading.mends,
-        notes=notes,
-    )
-    with files.atomic_folder(out, overwrite=overwrite) as folder:
-        for split, dataset in datasets.items():
-            dataset.write(folder / "annotations" / f"instances_{split}.json")
-        for photo, name in zip(reading.photos, names, strict=True):
-            files.link_or_copy(photo.path, folder / str(photo.split) / name)
-        files.write_json(folder / "prepare.json", _story(raw, wanted, reading, prepared, told, names))
+    each = partial(scale.each, on=wanted.on)
+    with tempfile.TemporaryDirectory(prefix="maskwright-") as spare:
+        found, root, wanted = _recognise(raw, wanted)
+        _refuse_inside(out, root, found)
+        work = Work(root, wanted, tell, each, Path(spare))
+        reading = form_module(found.form).read(found, work)
+        splits, how, notes = _split(reading, work)
+        name_of, doubles = _index(reading.photos, splits)
+        reading = replace(reading, splits=how, notes=(*reading.notes, *notes, *doubles))
+        with files.atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryFile() as fates:
+            prepared, counts = _write(reading, splits, name_of, wanted, folder, out, fates)
+            _write_story(raw, wanted, reading, prepared, counts, told, folder, fates)
     for line in _summary(prepared):
         tell(line)
     return prepared
@@ -138,49 +153,69 @@ def _check(raw: Path, settings: PrepareSettings) -> None:
         raise UserError("the input does not exist", [str(raw)], "check the path")
 
 
-def _read(raw: Path, settings: PrepareSettings, out: Path, tell: Say) -> Reading:
-    """Find out which form the input has, and read it."""
-    root = raw if raw.is_dir() else raw.parent
-    masks = None if settings.masks is None else _named("masks", settings.masks, root)
-    if raw.is_file() or (masks is not None and masks.is_file()):
-        file = masks if masks is not None else raw
-        if file.suffix.lower() != ".json" or (raw.is_file() and masks is not None):
+def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, PrepareSettings]:
+    """Find out which form the input has; return it, the folder that holds it all, and the settings to read it with."""
+    place, root = raw, raw if raw.is_dir() else raw.parent
+    if settings.photos is not None:
+        _named("photos", settings.photos, root)
+    found: list[Found] = []
+    if settings.masks is not None:
+        masks = _named("masks", settings.masks, root)
+        if raw.is_file():
             raise UserError(
-                "the input is a file but no COCO JSON file",
-                [str(file)],
-                "name a folder of photos and masks, or a COCO file (.json)",
+                "two files were named; the first must be the folder of the photos",
+                [f"{raw} and {masks}"],
+                "name the folder of photos, then the masks: maskwright prepare PHOTOS MASKS -o DATA",
             )
-        if settings.form == "folders":
-            raise UserError("the input is a COCO file, not folders", [str(file)], "leave out --form folders")
-        source = coco.open_file(file)
-        _refuse_inside(out, root, [])
-        return coco.read([source], root, settings, tell)
-    sources: list[coco.Source] = []
-    skipped: list[Skipped] = []
-    if masks is not None:
-        places = _places_as_named(root, masks, settings)
-    else:
-        places = folders.find(root, settings) if settings.form != "coco" else []
-        sources, skipped = coco.find(root) if settings.form != "folders" else ([], [])
-    if sources and places:
+        if masks.is_file() or not _has_pictures(masks):
+            # An annotation file, or a folder of such: the form is found there, the photos are in the first folder.
+            other = settings.model_copy(update={"photos": settings.photos or str(raw), "masks": None})
+            found = _find(masks, other)
+            if found or masks.is_file():
+                place, settings = masks, other
+    found = found or _find(place, settings)
+    if len(found) > 1:
         raise UserError(
-            "the folder holds both mask images and COCO files",
-            [*(str(place.masks) for place in places), *(str(source.path) for source in sources)],
-            "say which to read: --form folders or --form coco",
+            "the masks can be read in more than one way",
+            [f"{one.form}: {one.why}" for one in found],
+            f"say which: {' or '.join(f'--form {one.form}' for one in found)}",
         )
-    if sources:
-        _refuse_inside(out, root, [])
-        return coco.read(sources, root, settings, tell, skipped)
-    if not places and settings.form == "coco":
-        raise UserError(
-            "there is no COCO file in the folder, its 'annotations' or its split folders",
-            [str(root), *(f"{item.path}: {item.why}" for item in skipped)],
-            "name the file: maskwright prepare FILE.json -o DATA",
+    if not found:
+        raise _unknown(place, settings)
+    return found[0], root, settings
+
+
+def _find(place: Path, settings: PrepareSettings) -> list[Found]:
+    wanted = FORMS if settings.form is None else (settings.form,)
+    return [one for form in wanted if (one := form_module(form).find(place, settings)) is not None]
+
+
+def _has_pictures(folder: Path) -> bool:
+    return not folder.is_dir() or any(
+        Path(name).suffix.lower() in files.PHOTO_SUFFIXES | {".gif"}
+        for _, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _unknown(place: Path, settings: PrepareSettings) -> UserError:
+    """Say that the input has no form that is known, and what it may be."""
+    if settings.form is not None:
+        return UserError(
+            f"the input does not have the form {settings.form}",
+            [str(place)],
+            f"this form is {form_module(settings.form).EXPECTS}; leave out --form to have it found by looking",
         )
-    if not places:
-        raise folders.missing(root)
-    _refuse_inside(out, root, [folder for place in places for folder in (place.photos, place.masks)])
-    return folders.read(places, root, settings, tell)
+    other = lookalikes.explain(place)
+    if other is not None:
+        return other
+    if place.is_file():
+        return UserError(
+            "the file has no form of annotations that is known",
+            [str(place)],
+            "name a folder of photos and masks, or an annotation file: COCO, VIA or Label Studio (.json), CVAT (.xml)",
+        )
+    return missing(place)
 
 
 def _named(what: str, name: str, root: Path) -> Path:
@@ -199,29 +234,13 @@ def _named(what: str, name: str, root: Path) -> Path:
     )
 
 
-def _places_as_named(root: Path, masks: Path, settings: PrepareSettings) -> list[Place]:
-    found = folders.find(root, settings)
-    if found:
-        return found
-    photos = root
-    if settings.photos is not None:
-        photos = _named("photos", settings.photos, root)
-    elif masks.parent == root:
-        usual = folders.photo_folder(root)
-        photos = usual if usual is not None else root
-    if photos.resolve() == masks.resolve():
-        raise UserError(
-            "photos and masks are the same folder", [f"{photos} and {masks}"], "put the masks in a folder of their own"
-        )
-    return [Place(photos, masks)]
-
-
-def _refuse_inside(out: Path, root: Path, read: Sequence[Path]) -> None:
+def _refuse_inside(out: Path, root: Path, found: Found) -> None:
     """Refuse an output that would replace the input, or be read as input the next time."""
     place = out.resolve()
-    held = [root.resolve(), *(folder.resolve() for folder in read)]
-    if any(place == folder or place in folder.parents for folder in held) or any(
-        folder in place.parents for folder in held[1:]
+    held = [root.resolve(), found.place.resolve()]
+    read = [folder.resolve() for folder in found.reads]
+    if any(place == folder or place in folder.parents for folder in [*held, *read]) or any(
+        folder in place.parents for folder in read
     ):
         raise UserError(
             "the output must not be the input, hold it, or lie in a folder of photos or masks",
@@ -230,137 +249,110 @@ def _refuse_inside(out: Path, root: Path, read: Sequence[Path]) -> None:
         )
 
 
-# ── objects and splits ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── splits and names ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _separate(reading: Reading, settings: PrepareSettings) -> Reading:
-    """Make each connected part an object, if the user wants that; crowds stay whole."""
-    if settings.parts == "together":
-        return reading
-
-    def cut(photo: Photo) -> Photo:
-        marks: list[Mark] = []
-        for mark in photo.marks:
-            marks += [mark] if mark.crowd else [replace(mark, rle=rle) for rle in part_rles(mark.rle, photo.size)]
-        return replace(photo, marks=tuple(marks))
-
-    photos = tuple(cut(photo) for photo in reading.photos)
-    before, after = (sum(len(photo.marks) for photo in which) for which in (reading.photos, photos))
-    note = f"{plural(before, 'mask')} became {plural(after, 'object')}: each connected part is one (--parts separate)"
-    return replace(reading, photos=photos, notes=(*reading.notes, note))
-
-
-def place_of(name: str) -> float:
-    """Return a photo's fixed place in 0..1, which decides its split.
-
-    It depends on nothing but the name without its ending, so photos that are added later never move old ones, and a
-    photo that is saved in another format stays where it is.
-
-    Example:
-        >>> place_of("a/1.jpg") == place_of("a/1.png") != place_of("a/2.jpg")
-        True
-    """
-    stem = unicodedata.normalize("NFC", name.rpartition(".")[0] or name)
-    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") / 2**64
-
-
-def _split(reading: Reading, settings: PrepareSettings, tell: Say) -> Reading:
+def _split(reading: Reading, work: Work) -> tuple[NDArray[np.int8], str, tuple[str, ...]]:
+    """Return the position in `SPLITS` of each photo's split, how it was found, and what the user should know."""
+    settings = work.settings
     if reading.splits:
-        return reading
-    test, val = settings.test_share, settings.test_share + settings.val_share
-    places = [place_of(photo.name) for photo in reading.photos]
-    splits = ["test" if place < test else "val" if place < val else "train" for place in places]
-    how = (
-        f"split by a hash of each photo's name, {round(100 * (1 - val))} % train,"
-        f" {round(100 * settings.val_share)} % val, {round(100 * test)} % test; adding photos never moves old ones"
-    )
-    notes = reading.notes
-    if "train" not in splits:
-        last = max(range(len(places)), key=lambda i: (places[i], reading.photos[i].name))
-        splits[last] = "train"
-        notes = (
-            *notes,
-            f"the hash left no photo to learn from; {reading.photos[last].name}, the nearest, was moved to train, and"
-            " may move back when photos are added",
+        number = {split: n for n, split in enumerate(SPLITS)}
+        given = np.fromiter(
+            (number[photo.split or "train"] for photo in reading.photos), dtype=np.int8, count=len(reading.photos)
         )
-    tell(f"understood: no splits are given: {how}")
-    photos = tuple(replace(photo, split=split) for photo, split in zip(reading.photos, splits, strict=True))
-    return replace(reading, photos=photos, splits=how, notes=notes)
+        ignored = "the photos are split already, so --group changes nothing"
+        return given, reading.splits, () if settings.group in {None, "none"} else (ignored,)
+    alike = None if settings.near_duplicates is False else _alike(reading.photos, work)
+    split = split_photos(reading.photos, reading.categories, settings, alike)
+    work.say(f"understood: no splits are given: {split.how}")
+    return split.splits, split.how, split.notes
 
 
-def _output_names(photos: Sequence[Photo]) -> list[str]:
-    """Return where each photo goes inside its split folder: flat if that keeps all apart, else with its subfolders.
+def _alike(photos: Collection[Photo], work: Work) -> NDArray[np.int64]:
+    """Return `(K, 2)` the positions of photos that look alike; enough pairs to join each group of such photos."""
+    prints = np.zeros((len(photos), likeness.SIZE), dtype=np.uint8)
+    for number, print_ in enumerate(work.each(_fingerprint, (photo.path for photo in photos))):
+        if print_ is not None:
+            prints[number] = np.frombuffer(print_, dtype=np.uint8)
+    candidates = likeness.near_pairs(prints)
+    if not len(candidates):
+        return np.zeros((0, 2), dtype=np.int64)
+    wanted = np.zeros(len(photos), dtype=np.bool_)
+    wanted[candidates[:, :2].ravel()] = True
+    numbers = np.cumsum(wanted) - 1
+    paths = [photo.path for photo, one in zip(photos, wanted.tolist(), strict=True) if one]
+    pairs = numbers[candidates[:, :2]]
+    sure = likeness.confirmed(pairs, paths, spanning=True) >= likeness.ALIKE
+    return np.asarray(candidates[sure, :2], dtype=np.int64)
 
-    Photos must differ in more than the ending and letter case, since mask images are named after them and some file
-    systems do not tell cases apart.
+
+def _fingerprint(path: Path) -> bytes | None:
+    """Return a photo's fingerprint; none if it cannot be decoded, which `check` and training say."""
+    try:
+        return likeness.fingerprint(path)
+    except files.UnreadableImage:
+        return None
+
+
+NameOf = Callable[[Photo], str]
+
+
+def _index(photos: Collection[Photo], splits: NDArray[np.int8]) -> tuple[NameOf, list[str]]:
+    """Return where each photo goes inside its split folder, and a warning where the same picture stands twice.
+
+    Photos go flat if that keeps all apart, else with their subfolders. They must differ in more than the ending and
+    letter case, since mask images are named after them and some file systems do not tell cases apart.
     """
-    forms: list[Callable[[Photo], str]] = [
-        lambda photo: photo.name.rpartition("/")[2],
-        lambda photo: photo.name,
-        lambda photo: f"{photo.place}/{photo.name}" if photo.place else photo.name,
-    ]
-    keys: list[Callable[[str], str]] = [lambda name: name.rpartition(".")[0].casefold(), lambda name: name]
+    forms: tuple[NameOf, ...] = (_flat, _nested, _placed)
+    keys: tuple[Callable[[str], str], ...] = (lambda name: name.rpartition(".")[0].casefold(), lambda name: name)
+    digests = np.zeros(len(photos), dtype=np.uint64)
     for key in keys:
-        for form in forms:
-            names = [form(photo) for photo in photos]
-            if len({(photo.split, key(name)) for photo, name in zip(photos, names, strict=True)}) == len(photos):
-                return names
+        marks = np.zeros((len(forms), len(photos)), dtype=np.uint64)
+        for n, (photo, split) in enumerate(zip(photos, splits.tolist(), strict=True)):
+            digests[n] = int(photo.sha256[:16] or "0", 16)
+            for form, row in zip(forms, marks, strict=True):
+                row[n] = _number(f"{split} {key(form(photo))}")
+        for form, row in zip(forms, marks, strict=True):
+            if len(np.unique(row)) == len(photos):
+                return form, _double_notes(photos, splits, digests)
     raise AssertionError("two photos have the same path")  # the readers refuse that
 
 
-def _datasets(reading: Reading, names: Sequence[str], settings: PrepareSettings) -> dict[str, Dataset]:
-    """Return one dataset per split that has photos, with all ids from 1."""
-    categories = [Category(number, name) for number, name in enumerate(reading.categories, 1)]
-    id_of = {category.name: category.id for category in categories}
-    info = {**default_info(), **reading.info}
-    info.update({k: v for k in ("description", "contributor") if (v := getattr(settings, k))})
-    licenses = list(reading.licenses)
-    if settings.license or settings.license_url:
-        licenses = [{"id": 1, "name": settings.license or settings.license_url, "url": settings.license_url}]
-    result = {}
-    for split in SPLITS:
-        images: list[Image] = []
-        annotations: list[Annotation] = []
-        for photo, name in zip(reading.photos, names, strict=True):
-            if photo.split != split:
-                continue
-            images.append(Image(len(images) + 1, name, width=photo.size[1], height=photo.size[0]))
-            for mark in photo.marks:
-                annotations.append(
-                    Annotation(len(annotations) + 1, len(images), id_of[mark.category], mark.rle, crowd=mark.crowd)
-                )
-        if images:
-            result[split] = Dataset.build(categories, images, annotations, info=info, licenses=licenses)
-    return result
+def _flat(photo: Photo) -> str:
+    return photo.name.rpartition("/")[2]
 
 
-# ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def _nested(photo: Photo) -> str:
+    return photo.name
 
 
-def _split_notes(reading: Reading, datasets: dict[str, Dataset]) -> list[str]:
-    notes = []
-    if "train" not in datasets:
-        notes.append("there is no train split: the data can be predicted and scored on, but not learned from")
-    elif "val" not in datasets:
-        notes.append("there is no val split: training cannot tell when to stop, nor which weights are best")
-    if "test" not in datasets:
-        notes.append("there is no test split: scores can only be taken on val, which training has seen")
-    return notes
+def _placed(photo: Photo) -> str:
+    return f"{photo.place}/{photo.name}" if photo.place else photo.name
 
 
-def _double_notes(photos: Sequence[Photo]) -> list[str]:
-    """Return a warning where the same picture stands more than once."""
-    same: dict[str, list[Photo]] = defaultdict(list)
-    for photo in photos:
-        same[photo.sha256].append(photo)
-    groups = [group for group in same.values() if len(group) > 1]
-    across = [group for group in groups if len({photo.split for photo in group}) > 1]
-    within = [group for group in groups if group not in across]
+def _number(text: str) -> int:
+    """Return a number for a text that hardly any other text has: names of millions of photos fit in memory so."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
-    def text(which: Sequence[Sequence[Photo]]) -> str:
-        return some(" = ".join(str(photo.path) for photo in group[:3]) for group in which)
 
-    def stands(which: Sequence[Sequence[Photo]]) -> str:
+def _double_notes(photos: Collection[Photo], splits: NDArray[np.int8], digests: NDArray[np.uint64]) -> list[str]:
+    """Return a warning where the same picture stands more than once; `digests` are the first bits of the SHA-256."""
+    found, counts = np.unique(digests, return_counts=True)
+    repeated = set(found[counts > 1].tolist())
+    if not repeated:
+        return []
+    groups: dict[str, list[tuple[Photo, int]]] = defaultdict(list)
+    for photo, digest, split in zip(photos, digests.tolist(), splits.tolist(), strict=True):
+        if digest in repeated:
+            groups[photo.sha256].append((replace(photo, marks=()), split))
+    same = [group for group in groups.values() if len(group) > 1]
+    across = [group for group in same if len({split for _, split in group}) > 1]
+    within = [group for group in same if len({split for _, split in group}) == 1]
+
+    def text(which: Sequence[Sequence[tuple[Photo, int]]]) -> str:
+        return some(" = ".join(str(photo.path) for photo, _ in group[:3]) for group in which)
+
+    def stands(which: Sequence[Any]) -> str:
         return f"{plural(len(which), 'picture')} {'stands' if len(which) == 1 else 'stand'}"
 
     notes = []
@@ -371,6 +363,111 @@ def _double_notes(photos: Sequence[Photo]) -> list[str]:
     if within:
         notes.append(f"{stands(within)} more than once in a split ({text(within)})")
     return notes
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Counts:
+    """What is counted while the photos are written, beside photos and objects by split."""
+
+    categories: Counter[str]
+    bare: dict[str, int]
+
+
+def _write(
+    reading: Reading,
+    splits: NDArray[np.int8],
+    name_of: NameOf,
+    settings: PrepareSettings,
+    folder: Path,
+    out: Path,
+    fates: IO[bytes],
+) -> tuple[Prepared, _Counts]:
+    """Write the annotation files, link the photos and list the fates of all files, in one pass."""
+    categories = [Category(number, name) for number, name in enumerate(reading.categories, 1)]
+    id_of = {category.name: category.id for category in categories}
+    info = {**default_info(), **reading.info}
+    info.update({k: v for k in ("description", "contributor") if (v := getattr(settings, k))})
+    licenses = list(reading.licenses)
+    if settings.license or settings.license_url:
+        licenses = [{"id": 1, "name": settings.license or settings.license_url, "url": settings.license_url}]
+    present = [split for n, split in enumerate(SPLITS) if bool((splits == n).any())]
+    photos, objects = dict.fromkeys(present, 0), dict.fromkeys(present, 0)
+    before = 0
+    counts = _Counts(Counter(), dict.fromkeys(present, 0))
+    fate_of = _Fates(fates)
+    with contextlib.ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                CocoWriter(
+                    folder / "annotations" / f"instances_{split}.json", categories, info, licenses, shard=settings.shard
+                )
+            )
+            for split in present
+        }
+        for photo, n in zip(reading.photos, splits.tolist(), strict=True):
+            split, name = SPLITS[n], name_of(photo)
+            before += len(photo.marks)
+            marks = _separate(photo) if settings.parts == "separate" else photo.marks
+            photos[split] += 1
+            image = Image(photos[split], name, width=photo.size[1], height=photo.size[0])
+            first = objects[split] + 1
+            objects[split] += len(marks)
+            writers[split].photo(
+                image,
+                [
+                    Annotation(k, image.id, id_of[mark.category], mark.rle, crowd=mark.crowd)
+                    for k, mark in enumerate(marks, first)
+                ],
+            )
+            target = folder / split / name
+            try:
+                files.link_or_copy(photo.path, target)
+            except OSError as error:
+                raise UserError(
+                    "a photo cannot be put into the output; nothing was left half-done",
+                    [f"{photo.path}: {error.strerror or error}"],
+                    "check that it is still there and that the disk has space, then run the command again",
+                ) from None
+            counts.categories.update(mark.category for mark in photo.marks)
+            counts.bare[split] += not photo.marks
+            fate_of.photo(photo, f"{split}/{name}")
+    for path in reading.sources:
+        fate_of.add({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
+    for item in reading.skipped:
+        fate_of.add({"file": _text(item.path), "fate": "skipped", "why": item.why})
+    notes = list(reading.notes)
+    if settings.parts == "separate":
+        parts = plural(sum(objects.values()), "object")
+        notes.append(f"{plural(before, 'mask')} became {parts}: each connected part is one (--parts separate)")
+    if "train" not in present:
+        notes.append("there is no train split: the data can be predicted and scored on, but not learned from")
+    elif "val" not in present:
+        notes.append("there is no val split: training cannot tell when to stop, nor which weights are best")
+    if "test" not in present:
+        notes.append("there is no test split: scores can only be taken on val, which training has seen")
+    prepared = Prepared(
+        folder=out,
+        form=reading.form,
+        coding=reading.coding,
+        categories=reading.categories,
+        photos=photos,
+        objects=objects,
+        skipped=reading.skipped,
+        mends=reading.mends,
+        notes=tuple(notes),
+    )
+    return prepared, counts
+
+
+def _separate(photo: Photo) -> tuple[Mark, ...]:
+    """Make each connected part an object; crowds stay whole."""
+    marks: list[Mark] = []
+    for mark in photo.marks:
+        marks += [mark] if mark.crowd else [replace(mark, rle=rle) for rle in part_rles(mark.rle, photo.size)]
+    return tuple(marks)
 
 
 def _summary(prepared: Prepared) -> list[str]:
@@ -389,38 +486,49 @@ def _summary(prepared: Prepared) -> list[str]:
     return [*lines, f"written: {prepared.folder}"]
 
 
-def _story(
+class _Fates:
+    """Lists what became of every file, on disk, since there may be millions."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode
+
+    def add(self, fate: dict[str, Any]) -> None:
+        """List one file."""
+        joint = "," if self._handle.tell() else ""
+        self._handle.write(f"{joint}\n    {self._encode(fate)}".encode())
+
+    def photo(self, photo: Photo, place: str) -> None:
+        """List a photo that was used, with its masks."""
+        name = str(photo.path)
+        self.add(
+            {
+                "file": name,
+                "kind": "photo",
+                "fate": "used",
+                "as": place,
+                "width": photo.size[1],
+                "height": photo.size[0],
+                "objects": len(photo.marks),
+                "sha256": photo.sha256,
+            }
+        )
+        for path, digest in photo.masks:
+            self.add({"file": str(path), "kind": "mask", "fate": "used", "of": name, "sha256": digest})
+
+
+def _write_story(
     raw: Path,
     settings: PrepareSettings,
     reading: Reading,
     prepared: Prepared,
+    counts: _Counts,
     told: Sequence[str],
-    names: Sequence[str],
-) -> dict[str, Any]:
-    """Return the content of `prepare.json`."""
-    used: list[dict[str, Any]] = []
-    for photo, name in zip(reading.photos, names, strict=True):
-        entry: dict[str, Any] = {
-            "file": str(photo.path),
-            "kind": "photo",
-            "fate": "used",
-            "as": f"{photo.split}/{name}",
-            "width": photo.size[1],
-            "height": photo.size[0],
-            "objects": len(photo.marks),
-            "sha256": photo.sha256,
-        }
-        used.append(entry)
-        if photo.mask is not None:
-            path, digest = photo.mask
-            used.append({"file": str(path), "kind": "mask", "fate": "used", "of": str(photo.path), "sha256": digest})
-    used += [
-        {"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)}
-        for path in reading.sources
-    ]
-    skipped = [{"file": _text(item.path), "fate": "skipped", "why": item.why} for item in reading.skipped]
-    categories = Counter(mark.category for photo in reading.photos for mark in photo.marks)
-    return {
+    folder: Path,
+    fates: IO[bytes],
+) -> None:
+    """Write `prepare.json`, with the fates of the files at its end."""
+    story = {
         "maskwright": files.provenance(),
         "input": os.path.abspath(raw),
         "form": reading.form,
@@ -428,22 +536,28 @@ def _story(
         "understood": [line.removeprefix("understood: ") for line in told],
         "splits": reading.splits,
         "categories": [
-            {"id": number, "name": name, "objects": categories[name]}
+            {"id": number, "name": name, "objects": counts.categories[name]}
             for number, name in enumerate(reading.categories, 1)
         ],
         "counts": {
             split: {
                 "photos": prepared.photos[split],
                 "objects": prepared.objects[split],
-                "without objects": sum(p.split == split and not p.marks for p in reading.photos),
+                "without objects": counts.bare[split],
             }
             for split in prepared.photos
         },
         "mends": [{"what": m.what, "count": m.count, "examples": list(m.examples)} for m in reading.mends],
         "notes": list(prepared.notes),
         "settings": settings.model_dump(mode="json"),
-        "files": [*used, *skipped],
+        "files": [],
     }
+    text = json.dumps(story, indent=2, ensure_ascii=False, allow_nan=False)
+    with files.atomic_file(folder / "prepare.json") as handle:
+        handle.write(text.removesuffix("]\n}").encode())
+        fates.seek(0)
+        shutil.copyfileobj(fates, handle)
+        handle.write(b"\n  ]\n}\n")
 
 
 def _text(path: Path) -> str:

@@ -13,6 +13,42 @@ from maskwright.errors import Problem, UserError, nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+FormName = Literal[
+    "folders",
+    "same-folder",
+    "category-folders",
+    "instance-files",
+    "voc",
+    "colours",
+    "cityscapes",
+    "trimap",
+    "coco",
+    "labelme",
+    "via",
+    "yolo",
+    "cvat",
+    "label-studio",
+]
+"""Every way of storing masks that is read; each is a module of `formats` (with `_` for `-`)."""
+
+MaskForm = Literal[
+    "categories",
+    "instances",
+    "ids",
+    "category-folders",
+    "instance-folders",
+    "voc",
+    "colours",
+    "cityscapes",
+    "trimap",
+    "polygons",
+    "yolo",
+    "labelme",
+]
+"""Every way of storing masks that is written."""
+
+Where = Literal["here", "ray"]
+
 
 class Settings(BaseModel):
     """What the user says to a stage; frozen, and strict about names."""
@@ -55,9 +91,7 @@ def explain(error: ValidationError, known: list[str]) -> UserError:
 class PrepareSettings(Settings):
     """How photos and masks become a dataset."""
 
-    form: Literal["folders", "coco"] | None = Field(
-        None, description="How the masks are stored; found by looking if not given."
-    )
+    form: FormName | None = Field(None, description="How the masks are stored; found by looking if not given.")
     photos: str | None = Field(None, description="The photo folder inside RAW, where it cannot be told.")
     masks: str | None = Field(None, description="The mask folder (or COCO file) inside RAW, where it cannot be told.")
     coding: Literal["binary", "ids"] | None = Field(
@@ -68,11 +102,28 @@ class PrepareSettings(Settings):
         "together", description="together: a mask is one object, parts and holes included. separate: one per part."
     )
     category: str | None = Field(None, description="Name of the objects' category; from the folder name if not given.")
+    object_value: int | None = Field(
+        None, ge=0, le=65535, description="The mask value that is the object, in trimaps and other masks of few values."
+    )
+    colours: str | None = Field(
+        None,
+        description="A JSON file {category: colour} for colour-coded masks, or instances: each colour is an object.",
+    )
     unmatched: Literal["error", "empty", "skip"] = Field(
         "error", description="A photo without a mask: an error, a photo without objects, or left out."
     )
     val_share: Share = Field(0.1, description="Share of photos for validation, where there is no such split.")
     test_share: Share = Field(0.1, description="Share of photos for testing, where there is no such split.")
+    group: str | None = Field(
+        None,
+        description="Photos that belong together and must share a split: folder, name, none, or a regular expression"
+        " whose first group tells them apart. Found by looking if not given.",
+    )
+    near_duplicates: bool | None = Field(
+        None, description="Keep photos that look alike in one split; on where photos are split anew."
+    )
+    on: Where = Field("here", description="Where the work is done: on this machine, or on a Ray cluster.")
+    shard: int | None = Field(None, ge=1, description="Write annotation files of so many photos each, not one a split.")
     resize_masks: bool = Field(
         False, description="Scale masks of another size to their photo (nearest neighbour; edges get coarser)."
     )
@@ -102,6 +153,9 @@ class TrainSettings(Settings):
     colour_jitter: float | None = Field(None, ge=0, le=1, description="Strength of random brightness and colour.")
     precision: Literal["32", "bf16", "16"] | None = Field(None, description="Arithmetic of the network.")
     workers: int | None = Field(None, ge=0, description="Threads that read photos before the first step.")
+    preflight: bool | None = Field(
+        None, description="Learn two photos for a few steps first, to prove that the loss falls and masks line up."
+    )
     devices: int | None = Field(None, gt=0, description="How many devices (GPUs, or CPU processes) train together.")
     validations: int | None = Field(None, gt=0, description="How many times the validation photos are scored.")
     log_every: int | None = Field(None, gt=0, description="Steps between log lines.")
@@ -129,13 +183,21 @@ class PredictSettings(Settings):
 
 
 class MasksSettings(Settings):
-    """How a COCO file becomes mask images."""
+    """How a COCO file becomes mask images, or the files of another tool."""
 
-    form: Literal["categories", "instances", "ids"] = Field(
+    form: MaskForm = Field(
         "categories",
-        description="One 0/255 image per photo and category, one per object, or one 16-bit id image.",
+        description="categories: one 0/255 image per photo and category; instances: one per object; ids: one 16-bit"
+        " image per photo; the others are the forms of other tools.",
     )
     score: Share | None = Field(None, description="Least score of a detection to draw; all if not given.")
+
+
+class CheckSettings(Settings):
+    """How a dataset is checked."""
+
+    detections: int = Field(100, ge=1, description="How many objects a photo may have before they crowd the network.")
+    stride: int = Field(4, ge=1, description="Pixels of the photo per step of the network's finest map.")
 
 
 class EvaluateSettings(Settings):

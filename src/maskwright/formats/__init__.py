@@ -6,17 +6,19 @@ is more than a dataset: it also holds the fate of every file, what had to be men
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any, Protocol, TypeVar, get_args
 
 from maskwright.errors import UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
 from maskwright.pixels import Size
+from maskwright.settings import FormName, PrepareSettings
 
 PHOTO_NAMES = ("rgb", "images", "photos", "img", "image", "photo", "imgs")
 """Folder names that mean photos, most usual first; letter case does not count."""
@@ -39,9 +41,61 @@ SPLIT_NAMES = {
 PICTURE_SUFFIXES = PHOTO_SUFFIXES | {".gif"}
 """What may hold a mask; some public sets store masks as GIF, which is lossless."""
 
+FORMS: tuple[FormName, ...] = get_args(FormName)
+"""Every form that is read, in the order in which they are looked for."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 Say = Callable[[str], None]
+
+
+class Each(Protocol):
+    """Applies a function to every item; results come in the order of the items.
+
+    The work may be done in other processes, so the function must be one of a module (or a `functools.partial` of one),
+    and items and results must be picklable.
+    """
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+        """Yield `function(item)` for every item."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input that looks like a form.
+
+    Attributes:
+        form: Which.
+        place: What the user named, a folder or a file.
+        why: What was recognised, in words.
+        parts: What the form's `read` needs to know of it.
+        reads: Folders that are read whole, in which no output may lie.
+    """
+
+    form: FormName
+    place: Path
+    why: str
+    parts: Any = None
+    reads: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a form's `read` works with.
+
+    Attributes:
+        root: The folder that the user named (that of the file, if a file was named); every file in it is accounted for.
+        settings: What the user said.
+        say: Called with what was understood, before the masks are read.
+        each: Applies a function to every item, wherever the work is done.
+        spare: A folder for files that are needed until the output is written.
+    """
+
+    root: Path
+    settings: PrepareSettings
+    say: Say
+    each: Each
+    spare: Path
 
 
 @dataclass(frozen=True)
@@ -65,7 +119,7 @@ class Photo:
         size: Upright `(height, width)`.
         sha256: Of the file.
         marks: Its objects; none is a photo without objects.
-        mask: The mask image, where there is one, and its SHA-256.
+        masks: Its mask images, where there are such, each with its SHA-256.
     """
 
     path: Path
@@ -75,7 +129,7 @@ class Photo:
     size: Size
     sha256: str
     marks: tuple[Mark, ...]
-    mask: tuple[Path, str] | None = None
+    masks: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,14 +153,29 @@ class Mend:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a form's `write` wrote.
+
+    Attributes:
+        files: How many files.
+        objects: How many objects are in them.
+        notes: What could not be said in this form, and anything else that the user should know.
+    """
+
+    files: int
+    objects: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a reader understood of an input.
 
     Attributes:
-        form: `folders` or `coco`.
+        form: The form's name.
         coding: What mask values mean; `None` where the form has no mask images.
         categories: Names, in the order of their ids.
-        photos: In the order of their ids.
+        photos: In the order of their ids; may be gone through several times, and need not be in memory.
         sources: Annotation files that were used.
         skipped: Every other file that was seen.
         splits: Why photos are in their splits, in words; empty: they must still be split.
@@ -116,10 +185,10 @@ class Reading:
         licenses: COCO's `licenses` of the input.
     """
 
-    form: str
+    form: FormName
     coding: str | None
     categories: tuple[str, ...]
-    photos: tuple[Photo, ...]
+    photos: Collection[Photo]
     sources: tuple[Path, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     splits: str = ""
@@ -146,6 +215,16 @@ class Tally:
     def mends(self) -> tuple[Mend, ...]:
         """Return everything that was counted, in the order of first sight."""
         return tuple(Mend(what, count, tuple(self.examples[what])) for what, count in self.counts.items())
+
+
+def form_module(form: FormName) -> ModuleType:
+    """Return the module of a form: it has `NAME`, `EXPECTS`, `find(place, settings)` and `read(found, work)`."""
+    import types
+
+    try:
+        return importlib.import_module(f"{__name__}.{form.replace('-', '_')}")
+    except ModuleNotFoundError:  # TEMPORARY while the forms are being written
+        return types.SimpleNamespace(find=lambda place, settings: None, EXPECTS="not there yet")  # type: ignore
 
 
 def _examples(examples: Sequence[str], count: int) -> str:
@@ -177,6 +256,32 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}"
 
 
+def scan(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield every file under a folder, in no order: its name inside the folder, and why it is no picture, if so.
+
+    Hidden folders and links to folders are yielded as one, and not gone into.
+    """
+    waiting = [("", os.fspath(folder))]
+    while waiting:
+        prefix, here = waiting.pop()
+        with os.scandir(here) as entries:
+            for entry in entries:
+                name, inner = entry.name, f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=True):
+                    if is_side_file(Path(name)):
+                        yield inner, "hidden folder"
+                    elif entry.is_symlink():  # following it could go round in circles
+                        yield inner, "link to a folder, not followed"
+                    else:
+                        waiting.append((f"{inner}/", entry.path))
+                elif is_side_file(Path(name)):
+                    yield inner, "left by the system"
+                elif os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
+                    yield inner, "not a picture file"
+                else:
+                    yield inner, ""
+
+
 def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
     """List every file under a folder, sorted by name: the pictures, and what is no picture and why.
 
@@ -184,26 +289,20 @@ def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
         UserError: If a name cannot be written in a text file.
     """
     pictures, skipped = [], []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        for name in sorted(folders):
-            if is_side_file(Path(name)):
-                folders.remove(name)
-                skipped.append(Skipped(here / name, "hidden folder"))
-            elif (here / name).is_symlink():  # following it could go round in circles
-                skipped.append(Skipped(here / name, "link to a folder, not followed"))
-        for name in sorted(names):
-            path = here / name
-            if is_side_file(Path(name)):
-                skipped.append(Skipped(path, "left by the system"))
-            elif path.suffix.lower() not in PICTURE_SUFFIXES:
-                skipped.append(Skipped(path, "not a picture file"))
-            else:
-                pictures.append(path)
+    for name, why in scan(folder):
+        if why:
+            skipped.append(Skipped(folder / name, why))
+        else:
+            pictures.append(folder / name)
     bad = [repr(str(path)) for path in pictures if not _is_text(str(path))]
     if bad:
-        raise UserError("file names must be valid UTF-8", bad, "rename these files")
-    return sorted(pictures, key=lambda path: path.relative_to(folder).parts), skipped
+        raise unreadable_names(sorted(bad))
+    return sorted(pictures, key=lambda path: path.parts), sorted(skipped, key=lambda item: item.path.parts)
+
+
+def unreadable_names(names: Sequence[str]) -> UserError:
+    """Say that files have names that cannot be written in a text file."""
+    return UserError("file names must be valid UTF-8", names, "rename these files")
 
 
 def _is_text(name: str) -> bool:
@@ -239,18 +338,3 @@ def outside(root: Path, used: set[Path]) -> list[Skipped]:
         else:
             found.append(Skipped(path, "beside the data"))
     return found
-
-
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Apply a function to every item on all processors; results in the order of the items.
-
-    Threads suffice: decoding, hashing and encoding leave Python's lock alone.
-    """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-    if workers < 2 or len(items) < 2:
-        return [work(item) for item in items]
-    pool = ThreadPoolExecutor(workers)
-    try:
-        return list(pool.map(work, items))
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -9,34 +9,36 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from maskwright import pixels
 from maskwright.dataset import inside, read_json, rle_of
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, sha256, verify_photo
+from maskwright.files import PHOTO_SUFFIXES
 from maskwright.formats import (
     PHOTO_NAMES,
     SPLIT_NAMES,
+    Found,
     Mark,
     Photo,
     Reading,
-    Say,
     Skipped,
     Tally,
-    in_threads,
+    Work,
     outside,
     plural,
     subfolders,
     walk,
 )
+from maskwright.formats.photos import sight
+from maskwright.formats.shapes import sane_polygons
 from maskwright.pixels import Size
-from maskwright.settings import PrepareSettings
+from maskwright.settings import FormName, PrepareSettings
+
+NAME: FormName = "coco"
+EXPECTS = "one COCO .json file with images, annotations and categories, or one for each split, with the photos beside"
 
 MOST_FILES = 20
 """A folder with more JSON files than this holds one file per photo, which is another form."""
 
-_NO_POLYGON = "a polygon is not a list of finite numbers x1, y1, x2, y2, ..."
 _KEPT_IMAGE = {"id", "file_name", "width", "height"}
 _KEPT_ANNOTATION = {"id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"}
 
@@ -76,7 +78,34 @@ def is_coco(document: Any) -> bool:
     )
 
 
-def find(root: Path) -> tuple[list[Source], list[Skipped]]:
+def find(place: Path, settings: PrepareSettings) -> Found | None:
+    """Look for COCO files: the file that the user named, or those in a folder.
+
+    Raises:
+        UserError: If a file is broken, or there are several and their names do not tell their splits.
+    """
+    if place.is_file():
+        if place.suffix.lower() != ".json":
+            return None
+        if settings.form == NAME:
+            return Found(NAME, place, f"the COCO file {place}", ([open_file(place)], []))
+        document = read_json(place)
+        return (
+            Found(NAME, place, f"the COCO file {place}", ([Source(place, document)], [])) if is_coco(document) else None
+        )
+    sources, skipped = find_sources(place)
+    if not sources:
+        if settings.form == NAME:
+            raise UserError(
+                "there is no COCO file in the folder, its 'annotations' or its split folders",
+                [str(place), *(f"{item.path}: {item.why}" for item in skipped)],
+                "name the file: maskwright prepare FILE.json -o DATA",
+            )
+        return None
+    return Found(NAME, place, ", ".join(str(source.path) for source in sources), (sources, skipped))
+
+
+def find_sources(root: Path) -> tuple[list[Source], list[Skipped]]:
     """Return the COCO files of a folder, with the split that their names tell; and JSON files that are something else.
 
     Looked at are the folder itself, its `annotations`, and its split folders.
@@ -139,25 +168,18 @@ def open_file(path: Path) -> Source:
     return Source(path, document)
 
 
-def read(
-    sources: Sequence[Source],
-    root: Path,
-    settings: PrepareSettings,
-    say: Say,
-    skipped: Sequence[Skipped] = (),
-) -> Reading:
+def read(found: Found, work: Work) -> Reading:
     """Read COCO files with their photos; says what it understood before it reads the masks.
 
-    Args:
-        sources: From `find` or `open_file`.
-        root: The folder that the user named; photos are looked for in it and beside the files.
-        settings: What the user said.
-        say: Called with what was understood.
-        skipped: What `find` left out.
+    Photos are looked for in the folder that the user named and beside the files.
 
     Raises:
         UserError: With every problem that was found.
     """
+    sources: Sequence[Source]
+    skipped: Sequence[Skipped]
+    sources, skipped = found.parts
+    root, settings, say = work.root, work.settings, work.say
     tally = Tally()
     problems: list[Problem] = []
     categories = _categories(sources, settings, tally, problems)
@@ -179,7 +201,7 @@ def read(
         have = ", ".join(source.split or "" for source in sources)
         splits = f"splits are kept as the files give them ({have})"
         say(f"understood: {splits}")
-    photos = _photos(sources, entries, categories, tally, problems)
+    photos = _photos(work, sources, entries, categories, tally, problems)
     if problems:
         raise UserError(problems)
     if not any(photo.marks for photo in photos):
@@ -190,7 +212,7 @@ def read(
     used = {photo.path.resolve() for photo in photos}
     first = sources[0].document
     return Reading(
-        form="coco",
+        form=NAME,
         coding=None,
         categories=names,
         photos=tuple(photos),
@@ -473,14 +495,8 @@ def _mend_header(sources: Sequence[Source], tally: Tally) -> None:
 # ── objects ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _verify(path: Path) -> tuple[Size, Size, int, str] | str:
-    try:
-        return (*verify_photo(path), sha256(path))
-    except UnreadableImage as error:
-        return str(error)
-
-
 def _photos(
+    work: Work,
     sources: Sequence[Source],
     entries: Sequence[_Entry],
     categories: Sequence[dict[Any, str]],
@@ -489,21 +505,21 @@ def _photos(
 ) -> list[Photo]:
     """Check every photo, then convert its objects; problems of all photos are collected."""
     table_of = {id(source): table for source, table in zip(sources, categories, strict=True)}
-    looks = in_threads(_verify, [entry.path for entry in entries])
+    looks = work.each(sight, [entry.path for entry in entries])
     unread, turned, sized, wrong = [], [], [], []
     photos: list[Photo] = []
     for entry, found in zip(entries, looks, strict=True):
-        if isinstance(found, str):
-            unread.append(f"{entry.path}: {found}")
+        if found.fault:
+            unread.append(f"{entry.path}: {found.fault}")
             continue
-        size, stored, orientation, digest = found
+        size = found.size
         stated = _stated_size(entry.item)
         if stated is None:
             tally.add("photos without width and height, taken from the picture", str(entry.item["file_name"]))
         elif stated != size:
             line = f"{entry.name} is {stated[1]} x {stated[0]} in the file, the photo {size[1]} x {size[0]}"
-            if stated == stored:
-                turned.append(f"{line} when shown (EXIF orientation {orientation})")
+            if stated == found.stored:
+                turned.append(f"{line} when shown (EXIF orientation {found.orientation})")
             else:
                 sized.append(line)
             continue
@@ -534,7 +550,7 @@ def _photos(
                 place="" if len(sources) == 1 else entry.source.path.stem,
                 split=entry.source.split,
                 size=size,
-                sha256=digest,
+                sha256=found.sha256,
                 marks=tuple(marks),
             )
         )
@@ -615,25 +631,7 @@ def _polygons(given: list[Any], size: Size, name: str, tally: Tally) -> list[lis
     if all(isinstance(value, int | float) for value in given):
         tally.add("polygons without the outer brackets", name)
         given = [given]
-    kept = []
-    for polygon in given:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(_NO_POLYGON) from None
-        if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError(_NO_POLYGON)
-        if len(points) < 6:
-            tally.add("polygons of fewer than three points, left out", name)
-            continue
-        xs, ys = points[0::2], points[1::2]
-        beyond = float(max(-xs.min(), -ys.min(), xs.max() - size[1], ys.max() - size[0]))
-        if beyond > 10 * max(size):  # COCO's rasteriser walks along every edge, however long
-            raise ValueError("a polygon reaches far outside of the photo")
-        if beyond > 1:
-            tally.add("polygons that reach out of the photo, cut at its edge", name)
-        kept.append(points.tolist())
-    return kept
+    return sane_polygons(given, size, name, tally)
 
 
 def _compare(annotation: Mapping[str, Any], rle: bytes, area: int, size: Size, name: str, tally: Tally) -> None:

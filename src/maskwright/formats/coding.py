@@ -7,8 +7,8 @@ not say it, the answer is a question to the user, not a guess.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from maskwright import pixels
 from maskwright.errors import Problem, UserError
 from maskwright.files import UnreadableImage, read_raw
-from maskwright.formats.runs import objects_of_ids
+from maskwright.formats.runs import objects_of_ids, part_areas_of_runs
 from maskwright.pixels import Size
 
 Coding = Literal["binary", "ids"]
@@ -27,6 +27,12 @@ Coding = Literal["binary", "ids"]
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 MOST_IDS = 10_000
 """An image with more values than this is no id image, whatever the user says."""
+
+LARGE_PART = 0.2
+"""A part counts as large from this share of its mask on: less is a crumb."""
+
+MOST_NAMED = 100
+"""So many mask images of a kind are kept by name for messages; the others are counted."""
 
 MOST_COLOURS = 255
 """A colour picture with more colours than this is a photo or a blended drawing, not objects in colours of their own."""
@@ -54,6 +60,8 @@ class Values:
         colour: The colour, where the kind is `one colour`.
         cut: The least value that is object, if the image is binary by itself.
         rle: The mask at that cut.
+        large: How many large parts that mask has.
+        share: Share of the image that it covers.
     """
 
     size: Size
@@ -71,6 +79,8 @@ class Values:
     colour: tuple[int, ...] | None
     cut: int
     rle: bytes
+    large: int = 0
+    share: float = 0.0
 
     @property
     def reads_as_binary(self) -> bool:
@@ -177,50 +187,122 @@ def look(path: Path) -> Values:
         changed=changed,
         colour=colour,
         cut=cut,
-        rle=pixels.encode(mask),
+        **mask_facts(mask),
     )
 
 
-def decide(seen: Sequence[tuple[str, Values]], coding: Coding | None) -> Decision:
+def mask_facts(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the RLE of a mask, how many large parts it has, and its share of the image, as fields of `Values`."""
+    counts = pixels.few_runs(mask)
+    if counts is None:
+        rle = pixels.encode(mask)
+        counts = pixels.runs(rle)
+    else:
+        rle = pixels.compress(counts.tolist(), (mask.shape[0], mask.shape[1]))
+    areas = part_areas_of_runs(counts, mask.shape[0])
+    total = int(areas.sum())
+    large = int((areas >= LARGE_PART * total).sum()) if total else 0
+    return {"rle": rle, "large": large, "share": total / max(mask.size, 1)}
+
+
+@dataclass
+class _Kind:
+    """Mask images that say the same about what their values mean."""
+
+    values: Values
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+class Census:
+    """What was found in many mask images, counted by what it says about the meaning of their values."""
+
+    def __init__(self, seen: Iterable[tuple[str, Values]] = ()) -> None:
+        self.kinds: dict[Any, _Kind] = {}
+        for name, values in seen:
+            self.add(name, values)
+
+    def add(self, name: str, values: Values) -> None:
+        """Count a mask image; `name` is how messages call it."""
+        key = (
+            values.kind,
+            values.lossy,
+            values.shown,
+            values.distinct,
+            values.top,
+            values.span,
+            values.colour,
+            values.changed > 0,
+            values.reads_as_binary,
+        )
+        kind = self.kinds.get(key)
+        if kind is None:
+            kind = self.kinds[key] = _Kind(replace(values, rle=b""))
+        kind.count += 1
+        if len(kind.names) < MOST_NAMED:
+            kind.names.append(name)
+
+    def is_read(self, decision: Decision) -> bool:
+        """Tell whether the first look already made the masks of all images that are not black."""
+        return all(decision.is_read(kind.values) for kind in self.filled())
+
+    def filled(self) -> list[_Kind]:
+        """Return the kinds that are not black."""
+        return [kind for kind in self.kinds.values() if kind.values.top > 0]
+
+
+def _lines(kinds: Iterable[_Kind]) -> list[str]:
+    lines = []
+    for kind in kinds:
+        lines += [f"{name}: {kind.values}" for name in kind.names]
+        if kind.count > len(kind.names):
+            lines.append(f"{kind.count - len(kind.names):,} more: {kind.values}")
+    return lines
+
+
+def decide(census: Census, coding: Coding | None) -> Decision:
     """Decide what the values of all mask images together mean.
 
     Args:
-        seen: Name (for messages) and values of every mask image.
+        census: Every mask image.
         coding: What the user said, if anything.
 
     Raises:
         UserError: If it cannot be known, naming the images that leave it open; or if what the user said cannot be.
     """
-    filled = [(name, values) for name, values in seen if values.top > 0]
+    filled = census.filled()
     if coding == "binary":
-        return _binary_as_said([values for _, values in filled])
+        return _binary_as_said([kind.values for kind in filled])
     if coding == "ids":
         return _ids_as_said(filled)
     if not filled:
         return Decision("binary", "0 only (every mask is black)")
-    colours = {values.colour for _, values in filled if values.colour is not None}
-    if all(values.top <= 1 for _, values in filled):
+    total = sum(kind.count for kind in filled)
+    colours = {kind.values.colour for kind in filled if kind.values.colour is not None}
+    if all(kind.values.top <= 1 for kind in filled):
         if len(colours) > 1:
             raise _unknown(filled, "each in its own colour")
         return Decision("binary", "0 and one other value")
-    strong = [values for _, values in filled if values.top > 1 and values.reads_as_binary]
+    strong = [kind.values for kind in filled if kind.values.top > 1 and kind.values.reads_as_binary]
     if strong:
         soft = any(values.changed for values in strong)
-        fits = [v.reads_as_binary or (v.is_noise and (soft or v.lossy)) for _, v in filled]
-        if all(fits) and len(colours) <= 1:
+        odd = [
+            kind
+            for kind in filled
+            if not (kind.values.reads_as_binary or (kind.values.is_noise and (soft or kind.values.lossy)))
+        ]
+        if not odd and len(colours) <= 1:
             ends = sorted({values.top for values in strong})
             why = f"0 and {ends[0]}" if len(ends) == 1 and not soft else f"0 to {ends[-1]}, nearly all at the two ends"
-            if any(v.top <= 1 and not v.lossy for _, v in filled):
+            if any(kind.values.top <= 1 and not kind.values.lossy for kind in filled):
                 why += "; in some 0 and 1"
             return Decision("binary", why, noise=soft)
-        odd = [item for item, fit in zip(filled, fits, strict=True) if not fit]
         raise _unknown(odd or filled, "unlike the other masks" if odd else "")
-    numbered = sum(values.numbers_from_one for _, values in filled)
-    if all(values.reads_as_ids for _, values in filled) and 5 * numbered >= 4 * len(filled):
-        most = max(values.distinct for _, values in filled)
-        return Decision("ids", f"1, 2, ... up to {most:,}, without gaps in {numbered:,} of {len(filled):,} masks")
-    odd = [(name, values) for name, values in filled if not values.numbers_from_one]
-    raise _unknown(odd or filled)
+    numbered = sum(kind.count for kind in filled if kind.values.numbers_from_one)
+    if all(kind.values.reads_as_ids for kind in filled) and 5 * numbered >= 4 * total:
+        most = max(kind.values.distinct for kind in filled)
+        return Decision("ids", f"1, 2, ... up to {most:,}, without gaps in {numbered:,} of {total:,} masks")
+    raise _unknown([kind for kind in filled if not kind.values.numbers_from_one] or filled)
 
 
 def masks_of(path: Path, values: Values, decision: Decision, size: Size) -> list[bytes]:
@@ -255,11 +337,11 @@ def _binary_as_said(filled: Sequence[Values]) -> Decision:
     return Decision("binary", "as you said", noise=reach > 1)
 
 
-def _ids_as_said(filled: Sequence[tuple[str, Values]]) -> Decision:
-    lossy = [f"{name}: {values}" for name, values in filled if values.lossy and values.distinct > 1]
-    exact = [(name, values) for name, values in filled if not values.lossy]
-    colourful = [f"{n}: {v}" for n, v in exact if v.kind == "colour" and v.distinct > MOST_COLOURS]
-    many = [f"{n}: {v}" for n, v in exact if v.kind != "colour" and v.distinct > MOST_IDS]
+def _ids_as_said(filled: Sequence[_Kind]) -> Decision:
+    lossy = _lines(kind for kind in filled if kind.values.lossy and kind.values.distinct > 1)
+    exact = [kind for kind in filled if not kind.values.lossy]
+    colourful = _lines(k for k in exact if k.values.kind == "colour" and k.values.distinct > MOST_COLOURS)
+    many = _lines(k for k in exact if k.values.kind != "colour" and k.values.distinct > MOST_IDS)
     problems = []
     if lossy:
         problems.append(
@@ -289,12 +371,12 @@ def _ids_as_said(filled: Sequence[tuple[str, Values]]) -> Decision:
     return Decision("ids", "as you said")
 
 
-def _unknown(odd: Sequence[tuple[str, Values]], how: str = "") -> UserError:
-    count = len(odd)
+def _unknown(odd: Sequence[_Kind], how: str = "") -> UserError:
+    count = sum(kind.count for kind in odd)
     files = "1 mask image has" if count == 1 else f"{count:,} mask images have"
     return UserError(
         f"{files} values whose meaning cannot be known{f', {how}' if how else ''}",
-        [f"{name}: {values}" for name, values in odd],
+        _lines(odd),
         "say what they mean: --coding binary (bright is the object, all else is not) or --coding ids (each value is an"
         " object); remove files that are no masks",
     )

@@ -8,40 +8,54 @@ two folders that the user names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from maskwright import pixels
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, sha256, verify_photo
 from maskwright.formats import (
     MASK_NAMES,
     PHOTO_NAMES,
     SPLIT_NAMES,
+    Found,
     Mark,
     Photo,
     Reading,
-    Say,
     Tally,
-    in_threads,
+    Work,
     outside,
     plural,
     some,
     subfolders,
 )
-from maskwright.formats.coding import Decision, Values, decide, look, masks_of
-from maskwright.formats.pairing import Pair, Place, empty_folders, pair_all
+from maskwright.formats.coding import LARGE_PART, Census, Decision, Values, decide, look, masks_of
+from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
+from maskwright.formats.shelf import Shelf
 from maskwright.pixels import Size
-from maskwright.settings import PrepareSettings
+from maskwright.settings import FormName, PrepareSettings
 
-LARGE_PART = 0.2
-"""A part counts as large from this share of its mask on: less is a crumb."""
+NAME: FormName = "folders"
+EXPECTS = "a folder of photos and a folder of mask images, such as rgb and mask, alone or inside train, val, test"
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one look at a photo and its mask found."""
+    """What one look at a photo and its mask found.
+
+    Attributes:
+        size: Upright `(height, width)` of the photo.
+        stored: `(height, width)` as stored.
+        orientation: EXIF orientation, 1 to 8.
+        photo_hash: SHA-256.
+        photo_fault: Why the photo cannot be used.
+        values: What the mask image holds.
+        mask_hash: SHA-256.
+        mask_fault: Why the mask image cannot be used.
+    """
 
     size: Size = (0, 0)
     stored: Size = (0, 0)
@@ -53,7 +67,52 @@ class _Seen:
     mask_fault: str = ""
 
 
-def find(root: Path, settings: PrepareSettings) -> list[Place]:
+def find(place: Path, settings: PrepareSettings) -> Found | None:
+    """Look for pairs of photo and mask folders.
+
+    Raises:
+        UserError: If the user names two folders that are one.
+    """
+    if place.is_file():
+        return None
+    if settings.masks is not None:
+        places = _places_as_named(place, settings)
+    else:
+        places = find_places(place, settings)
+    if not places:
+        return None
+    why = ", ".join(f"photos in {one.photos} and mask images in {one.masks}" for one in places)
+    return Found(NAME, place, why, places, tuple(folder for one in places for folder in (one.photos, one.masks)))
+
+
+def _places_as_named(root: Path, settings: PrepareSettings) -> list[Place]:
+    """Return the folders that the user named, as paths or as names inside the folder."""
+    found = find_places(root, settings)
+    if found:
+        return found
+    masks = named_folder(str(settings.masks), root)
+    if masks is None:
+        return []
+    photos: Path | None = root
+    if settings.photos is not None:
+        photos = named_folder(settings.photos, root)
+    elif masks.parent == root:
+        photos = photo_folder(root) or root
+    if photos is None:
+        return []
+    if photos.resolve() == masks.resolve():
+        raise UserError(
+            "photos and masks are the same folder", [f"{photos} and {masks}"], "put the masks in a folder of their own"
+        )
+    return [Place(photos, masks)]
+
+
+def named_folder(name: str, root: Path) -> Path | None:
+    """Return the folder that the user named, by its path or by its name inside another."""
+    return next((folder for folder in (Path(name), root / name) if folder.is_dir()), None)
+
+
+def find_places(root: Path, settings: PrepareSettings) -> list[Place]:
     """Return the pairs of photo and mask folders under a folder; empty if there is none.
 
     Args:
@@ -116,29 +175,26 @@ def missing(root: Path) -> UserError:
     )
 
 
-def read(places: Sequence[Place], root: Path, settings: PrepareSettings, say: Say) -> Reading:
+def read(found: Found, work: Work) -> Reading:
     """Read photos and mask images; says what it understood before it reads them.
-
-    Args:
-        places: From `find`, or made from what the user named.
-        root: The folder that the user named; every file in it is accounted for.
-        settings: What the user said.
-        say: Called with what was understood.
 
     Raises:
         UserError: With every problem that was found.
     """
+    places: Sequence[Place] = found.parts
+    settings, say = work.settings, work.say
     names = [settings.category or place.category or "object" for place in places]
     categories = tuple(sorted(set(names)))
     splits = _splits_text(places)
-    pairs, skipped, notes, problems = pair_all(places, settings)
+    pairs = Pairing(places, settings)
     used = {place.photos for place in places} | {place.masks for place in places}
-    skipped += outside(root, used)
-    for place in places:
-        photos = [pair for pair in pairs if pair.place is place]
-        masks = sum(pair.mask is not None for pair in photos)
+    skipped = [*pairs.skipped, *outside(work.root, used)]
+    for number, place in enumerate(places):
         told = f"{place.split}: " if place.split else ""
-        counts = f"{plural(len(photos), 'photo')} in {place.photos}, {masks:,} with a mask in {place.masks}"
+        counts = (
+            f"{plural(pairs.photos[number], 'photo')} in {place.photos}, {pairs.masks[number]:,} with a mask in"
+            f" {place.masks}"
+        )
         say(f"understood: {told}{counts}")
     source = "as you said" if settings.category else "from the folder names"
     if not settings.category and not any(place.category for place in places):
@@ -146,53 +202,61 @@ def read(places: Sequence[Place], root: Path, settings: PrepareSettings, say: Sa
     say(f"understood: {_categories_text(categories)} ({source})")
     if splits:
         say(f"understood: {splits}")
-    for note in notes:
+    for note in pairs.notes:
         say(f"understood: {note}")
-    problems += _category_problems(places, names)
-    seen = in_threads(_look, pairs)
-    problems += _faults(pairs, seen, settings)
-    looked = [(str(p.mask), s.values) for p, s in zip(pairs, seen, strict=True) if s.values is not None]
+    problems = [*pairs.problems, *_category_problems(places, names)]
+    seen: Shelf[tuple[Pair, _Seen]] = Shelf()
+    census, faults = Census(), _Faults()
+    for pair, one in zip(pairs, work.each(_look, pairs), strict=True):
+        seen.put((pair, one))
+        faults.add(pair, one)
+        if one.values is not None:
+            census.add(f"{pair.mask}", one.values)
+    problems += faults.problems(settings)
     decision = None
     try:
-        decision = decide(looked, settings.coding)
+        decision = decide(census, settings.coding)
     except UserError as error:
         problems += error.problems
     if problems or decision is None:
         raise UserError(problems)
-    if not pairs:
+    if not len(pairs):
         raise UserError("there is no photo", [str(place.photos) for place in places], "check the folders")
     say(f"understood: mask values are {decision.why}: {_meaning(decision, settings)}")
-    objects = in_threads(lambda item: _objects(*item, decision), list(zip(pairs, seen, strict=True)))
-    if not any(found.rles for found in objects):
+    story = _Story(decision, settings)
+    photos: Shelf[Photo] = Shelf()
+    for pair, one, marks in _objects(
+        seen, decision, work, rereads=settings.resize_masks or not census.is_read(decision)
+    ):
+        story.add(pair, one, marks)
+        place = places[pair.place]
+        photos.put(
+            Photo(
+                path=Path(pair.photo),
+                name=pair.name,
+                place="" if len(places) == 1 else _place_name(place, work.root),
+                split=place.split,
+                size=one.size,
+                sha256=one.photo_hash,
+                marks=tuple(Mark(names[pair.place], rle) for rle in marks),
+                masks=((Path(pair.mask), one.mask_hash),) if pair.mask is not None else (),
+            )
+        )
+    if not story.objects:
         raise UserError(
             "no mask image marks an object: all are black",
-            [_seen_text(pair, one) for pair, one in zip(pairs, seen, strict=True) if pair.mask is not None],
+            [f"{pair.mask}: {one.values}" for pair, one in seen if pair.mask is not None],
             "export the masks again, with objects in white (or as values 1..N)",
         )
-    notes += _what_was_seen(pairs, seen, objects, settings)
-    category_of = dict(zip(places, names, strict=True))
-    photos_read = tuple(
-        Photo(
-            path=pair.photo,
-            name=pair.photo.relative_to(pair.place.photos).as_posix(),
-            place="" if len(places) == 1 else _place_name(pair.place, root),
-            split=pair.place.split,
-            size=one.size,
-            sha256=one.photo_hash,
-            marks=tuple(Mark(category_of[pair.place], rle) for rle in found.rles),
-            mask=(pair.mask, one.mask_hash) if pair.mask is not None else None,
-        )
-        for pair, one, found in zip(pairs, seen, objects, strict=True)
-    )
     return Reading(
-        form="folders",
+        form=NAME,
         coding=decision.coding,
         categories=categories,
-        photos=photos_read,
+        photos=photos,
         skipped=tuple(skipped),
         splits=splits,
-        mends=_mends(pairs, seen, objects, decision, settings).mends(),
-        notes=tuple(notes),
+        mends=story.mends.mends(),
+        notes=(*pairs.notes, *story.notes()),
     )
 
 
@@ -263,73 +327,97 @@ def _category_problems(places: Sequence[Place], names: Sequence[str]) -> list[Pr
 
 
 def _look(pair: Pair) -> _Seen:
+    photo = Path(pair.photo)
     try:
-        size, stored, orientation = verify_photo(pair.photo)
+        size, stored, orientation = verify_photo(photo)
+        photo_hash = sha256(photo)
     except UnreadableImage as error:
         return _Seen(photo_fault=str(error))
-    photo_hash = sha256(pair.photo)
-    values, mask_hash, mask_fault = None, "", ""
-    if pair.mask is not None:
-        try:
-            values = look(pair.mask)
-            mask_hash = sha256(pair.mask)
-        except UnreadableImage as error:
-            mask_fault = str(error)
-    return _Seen(size, stored, orientation, photo_hash, "", values, mask_hash, mask_fault)
+    except OSError as error:
+        return _Seen(photo_fault=f"cannot be opened ({error.strerror})")
+    seen = _Seen(size, stored, orientation, photo_hash)
+    if pair.mask is None:
+        return seen
+    mask = Path(pair.mask)
+    try:
+        values = look(mask)
+        mask_hash = sha256(mask)
+    except UnreadableImage as error:
+        return replace(seen, mask_fault=str(error))
+    except OSError as error:
+        return replace(seen, mask_fault=f"cannot be opened ({error.strerror})")
+    return replace(seen, values=values, mask_hash=mask_hash)
 
 
-def _faults(pairs: Sequence[Pair], seen: Sequence[_Seen], settings: PrepareSettings) -> list[Problem]:
-    bad = [f"{pair.photo}: {one.photo_fault}" for pair, one in zip(pairs, seen, strict=True) if one.photo_fault]
-    bad += [f"{pair.mask}: {one.mask_fault}" for pair, one in zip(pairs, seen, strict=True) if one.mask_fault]
-    turned, shaped, sized = [], [], []
-    for pair, one in zip(pairs, seen, strict=True):
+class _Faults:
+    """Collects what is wrong with photos and masks."""
+
+    def __init__(self) -> None:
+        self._bad_photos: list[str] = []
+        self._bad_masks: list[str] = []
+        self._turned: list[str] = []
+        self._shaped: list[str] = []
+        self._sized: list[str] = []
+
+    def add(self, pair: Pair, one: _Seen) -> None:
+        """Look for faults in one pair."""
+        if one.photo_fault:
+            self._bad_photos.append(f"{pair.photo}: {one.photo_fault}")
+        if one.mask_fault:
+            self._bad_masks.append(f"{pair.mask}: {one.mask_fault}")
         if one.values is None or one.values.size == one.size:
-            continue
+            return
         line = f"{pair.mask} is {_text(one.values.size)}, {pair.photo} is {_text(one.size)}"
         if one.values.size == one.stored:
-            turned.append(f"{line} when shown and {_text(one.stored)} as stored (EXIF orientation {one.orientation})")
+            self._turned.append(
+                f"{line} when shown and {_text(one.stored)} as stored (EXIF orientation {one.orientation})"
+            )
         elif not _same_shape(one.values.size, one.size):
-            shaped.append(line)
+            self._shaped.append(line)
         else:
-            sized.append(line)
-    problems = []
-    if bad:
-        problems.append(
-            Problem(
-                f"{plural(len(bad), 'picture file')} cannot be read",
-                tuple(bad),
-                "replace these files, or remove them together with their mask or photo",
+            self._sized.append(line)
+
+    def problems(self, settings: PrepareSettings) -> list[Problem]:
+        """Return what was found."""
+        problems = []
+        bad, turned, shaped, sized = [*self._bad_photos, *self._bad_masks], self._turned, self._shaped, self._sized
+        if bad:
+            problems.append(
+                Problem(
+                    f"{plural(len(bad), 'picture file')} cannot be read",
+                    tuple(bad),
+                    "replace these files, or remove them together with their mask or photo",
+                )
             )
-        )
-    if turned:
-        problems.append(
-            Problem(
-                f"{plural(len(turned), 'mask image')} {'fits' if len(turned) == 1 else 'fit'} the photo as the camera"
-                " stored it, not as it is shown: the photo has an EXIF orientation",
-                tuple(turned),
-                "turn these masks as the photos are shown, or draw them again on photos saved upright; scaling would be"
-                " wrong",
+        if turned:
+            problems.append(
+                Problem(
+                    f"{plural(len(turned), 'mask image')} {'fits' if len(turned) == 1 else 'fit'} the photo as the"
+                    " camera stored it, not as it is shown: the photo has an EXIF orientation",
+                    tuple(turned),
+                    "turn these masks as the photos are shown, or draw them again on photos saved upright; scaling"
+                    " would be wrong",
+                )
             )
-        )
-    if shaped:
-        problems.append(
-            Problem(
-                f"{plural(len(shaped), 'mask image')} {'has' if len(shaped) == 1 else 'have'} another shape than the"
-                " photo",
-                tuple(shaped),
-                "check that photo and mask belong together, and export the mask at the photo's size",
+        if shaped:
+            problems.append(
+                Problem(
+                    f"{plural(len(shaped), 'mask image')} {'has' if len(shaped) == 1 else 'have'} another shape than"
+                    " the photo",
+                    tuple(shaped),
+                    "check that photo and mask belong together, and export the mask at the photo's size",
+                )
             )
-        )
-    if sized and not settings.resize_masks:
-        differ = "1 mask image differs in size from its photo"
-        problems.append(
-            Problem(
-                differ if len(sized) == 1 else f"{len(sized):,} mask images differ in size from their photo",
-                tuple(sized),
-                "export the masks at full size, or scale them: --resize-masks",
+        if sized and not settings.resize_masks:
+            differ = "1 mask image differs in size from its photo"
+            problems.append(
+                Problem(
+                    differ if len(sized) == 1 else f"{len(sized):,} mask images differ in size from their photo",
+                    tuple(sized),
+                    "export the masks at full size, or scale them: --resize-masks",
+                )
             )
-        )
-    return problems
+        return problems
 
 
 def _same_shape(a: Size, b: Size) -> bool:
@@ -339,47 +427,120 @@ def _same_shape(a: Size, b: Size) -> bool:
     return 1 - slack <= ratio <= 1 + slack
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """The objects of one mask image; of a single one also how many large parts it has, and its share of the photo."""
+def _objects(
+    seen: Collection[tuple[Pair, _Seen]], decision: Decision, work: Work, rereads: bool
+) -> Iterator[tuple[Pair, _Seen, tuple[bytes, ...]]]:
+    """Yield the objects of every photo; masks that the first look did not read for good are read again.
 
-    rles: tuple[bytes, ...] = ()
-    large: int = 0
-    share: float = 0.0
+    Args:
+        seen: What the first look found.
+        decision: What mask values mean.
+        work: Reads them again.
+        rereads: Whether there may be any.
+    """
+
+    def again(_pair: Pair, one: _Seen) -> bool:
+        return one.values is not None and one.values.top > 0 and not _is_read(one, decision)
+
+    marks = work.each(
+        partial(_read_again, decision),
+        ((pair.mask, one.values, one.size) for pair, one in (seen if rereads else ()) if again(pair, one)),
+    )
+    for pair, one in seen:
+        if again(pair, one):
+            yield pair, one, next(marks)
+        elif one.values is not None and one.values.top > 0 and pixels.area(one.values.rle, one.size):
+            yield pair, one, (one.values.rle,)
+        else:
+            yield pair, one, ()
 
 
-def _objects(pair: Pair, one: _Seen, decision: Decision) -> _Objects:
-    if pair.mask is None or one.values is None:
-        return _Objects()
-    rles = masks_of(pair.mask, one.values, decision, one.size)
-    if decision.coding == "ids" or not rles:
-        return _Objects(tuple(rles))
-    areas = part_areas(rles[0], one.size)
-    large = int((areas >= LARGE_PART * areas.sum()).sum())
-    return _Objects(tuple(rles), large, float(areas.sum()) / (one.size[0] * one.size[1]))
+def _is_read(one: _Seen, decision: Decision) -> bool:
+    return one.values is not None and decision.is_read(one.values) and one.size == one.values.size
 
 
-def _mends(
-    pairs: Sequence[Pair],
-    seen: Sequence[_Seen],
-    objects: Sequence[_Objects],
-    decision: Decision,
-    settings: PrepareSettings,
-) -> Tally:
-    tally = Tally()
-    for pair, one, found in zip(pairs, seen, objects, strict=True):
-        if one.values is None:
-            continue
-        name = str(pair.mask)
-        if decision.coding == "binary" and one.values.kind != "colour" and one.values.top > 1 and one.values.changed:
-            tally.add("masks with soft edges or noise, cut at half", name)
-            if not found.rles:
-                tally.add("masks that are below half everywhere, taken as without objects", name)
-        if one.values.kind != "grey" and one.values.top:
-            tally.add(f"masks taken from {_KINDS[one.values.kind]}", name)
-        if settings.resize_masks and one.values.size != one.size:
-            tally.add("masks scaled to their photo", name)
-    return tally
+def _read_again(decision: Decision, item: tuple[str, Values, Size]) -> tuple[bytes, ...]:
+    path, values, size = item
+    return tuple(masks_of(Path(path), values, decision, size))
+
+
+class _Story:
+    """Counts what was mended, and what the user should know about masks that can be read in more than one way."""
+
+    def __init__(self, decision: Decision, settings: PrepareSettings) -> None:
+        self.mends = Tally()
+        self.objects = 0
+        self._decision, self._settings = decision, settings
+        self._seen = Tally()
+        self._large = self._masks = 0
+
+    def add(self, pair: Pair, one: _Seen, marks: Sequence[bytes]) -> None:
+        """Take one photo into the count."""
+        self.objects += len(marks)
+        values, mask, binary = one.values, str(pair.mask), self._decision.coding == "binary"
+        if values is None:
+            if pair.mask is None:
+                self._seen.add("bare", str(pair.photo))
+            return
+        if binary and values.kind != "colour" and values.top > 1 and values.changed:
+            self.mends.add("masks with soft edges or noise, cut at half", mask)
+            if not marks:
+                self.mends.add("masks that are below half everywhere, taken as without objects", mask)
+        if values.kind != "grey" and values.top:
+            self.mends.add(f"masks taken from {_KINDS[values.kind]}", mask)
+        if self._settings.resize_masks and values.size != one.size:
+            self.mends.add("masks scaled to their photo", mask)
+        if values.top == 0:
+            self._seen.add("black", mask)
+        if one.orientation != 1 and values.size == one.stored:
+            self._seen.add("turned", str(pair.photo))
+        if binary and marks:
+            large, share = values.large, values.share
+            if not _is_read(one, self._decision):
+                areas = part_areas(marks[0], one.size)
+                large = int((areas >= LARGE_PART * areas.sum()).sum())
+                share = float(areas.sum()) / (one.size[0] * one.size[1])
+            self._masks += 1
+            if large > 1:
+                self._seen.add("several", mask)
+                self._large += large
+            if share > 0.5:
+                self._seen.add("covering", mask)
+
+    def notes(self) -> list[str]:
+        """Return what the user should know."""
+        count, shown = self._seen.counts, {kind: some(names) for kind, names in self._seen.examples.items()}
+        for kind, names in self._seen.examples.items():
+            if count[kind] > len(names):
+                shown[kind] = f"{', '.join(names)}, ..."
+        notes = []
+        if count["several"] and self._settings.parts == "together":
+            notes.append(
+                f"{count['several']:,} of {self._masks:,} masks have several large parts ({shown['several']};"
+                f" {self._large:,} large parts in all); each mask is one object:"
+                " --parts separate makes each part an object"
+            )
+        if 2 * count["covering"] > self._masks:
+            notes.append(
+                f"in {count['covering']:,} of {self._masks:,} masks the object covers more than half of the photo"
+                f" ({shown['covering']}); if black is the object, invert the masks first"
+            )
+        if count["turned"]:
+            notes.append(
+                f"{plural(count['turned'], 'photo')} must be turned or mirrored to be upright ({shown['turned']}) and"
+                " the size of the mask fits both ways; the masks are taken as drawn on the upright photo: look at one"
+                " of them"
+            )
+        if count["black"]:
+            notes.append(
+                f"{plural(count['black'], 'photo')} with an all-black mask: photos without objects ({shown['black']})"
+            )
+        if count["bare"]:
+            notes.append(
+                f"{plural(count['bare'], 'photo')} without a mask: photos without objects, as you said"
+                f" ({shown['bare']})"
+            )
+        return notes
 
 
 _KINDS = {
@@ -390,54 +551,12 @@ _KINDS = {
 }
 
 
-def _what_was_seen(
-    pairs: Sequence[Pair], seen: Sequence[_Seen], objects: Sequence[_Objects], settings: PrepareSettings
-) -> list[str]:
-    """Return what the user should know about masks that can be read in more than one way."""
-    notes = []
-    masks = sum(one.large > 0 for one in objects)
-    several = [(str(pair.mask), one.large) for pair, one in zip(pairs, objects, strict=True) if one.large > 1]
-    if several and settings.parts == "together":
-        notes.append(
-            f"{len(several):,} of {masks:,} masks have several large parts ({some(name for name, _ in several)};"
-            f" {sum(large for _, large in several):,} large parts in all); each mask is one object:"
-            " --parts separate makes each part an object"
-        )
-    covering = [str(pair.mask) for pair, one in zip(pairs, objects, strict=True) if one.share > 0.5]
-    if 2 * len(covering) > masks:
-        notes.append(
-            f"in {len(covering):,} of {masks:,} masks the object covers more than half of the photo ({some(covering)});"
-            " if black is the object, invert the masks first"
-        )
-    turned = [
-        str(pair.photo)
-        for pair, one in zip(pairs, seen, strict=True)
-        if one.orientation != 1 and one.values is not None and one.values.size == one.stored
-    ]
-    if turned:
-        notes.append(
-            f"{plural(len(turned), 'photo')} must be turned or mirrored to be upright ({some(turned)}) and the size of"
-            " the mask fits both ways; the masks are taken as drawn on the upright photo: look at one of them"
-        )
-    black = [str(p.mask) for p, o in zip(pairs, seen, strict=True) if o.values is not None and o.values.top == 0]
-    if black:
-        notes.append(f"{plural(len(black), 'photo')} with an all-black mask: photos without objects ({some(black)})")
-    bare = [str(pair.photo) for pair in pairs if pair.mask is None]
-    if bare:
-        notes.append(f"{plural(len(bare), 'photo')} without a mask: photos without objects, as you said ({some(bare)})")
-    return notes
-
-
 def _meaning(decision: Decision, settings: PrepareSettings) -> str:
     if decision.coding == "ids":
         return "value n is object n of its photo (coding ids)"
     if settings.parts == "separate":
         return "each connected part of a mask is one object (coding binary)"
     return "a mask is one object, parts and holes included (coding binary)"
-
-
-def _seen_text(pair: Pair, one: _Seen) -> str:
-    return f"{pair.mask}: {one.values}"
 
 
 def _text(size: Size) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
-from maskwright.formats import Skipped, plural, walk
+from maskwright.formats import Skipped, plural, scan, unreadable_names
+from maskwright.formats.shelf import temporary_database
 from maskwright.settings import PrepareSettings
 
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt", "annotation", "instances", "ids")
@@ -18,6 +20,8 @@ PHOTO_WORDS = ("rgb", "image", "img", "photo", "color", "colour")
 """Words that may stand at the end (or the start) of a file name, joined by `_`, `-` or `.`."""
 
 Rule = tuple[str, Callable[[str], str], Callable[[str], str]]
+
+_PHOTO, _MASK = 0, 1
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask image, if it has one."""
+    """A photo and its mask image, if it has one: texts, since there may be millions.
 
-    place: Place
-    photo: Path
-    mask: Path | None
+    Attributes:
+        place: The number of their place.
+        name: The photo's name inside its folder, `/` between the parts.
+        photo: Its path.
+        mask: The path of the mask image.
+    """
+
+    place: int
+    name: str
+    photo: str
+    mask: str | None
 
 
 def _plain(name: str) -> str:
@@ -83,91 +95,214 @@ RULES: tuple[Rule, ...] = (
 """How a photo and its mask may share a name, strictest first: what it is called, key of a photo, key of a mask."""
 
 
-def pair_all(
-    places: Sequence[Place], settings: PrepareSettings
-) -> tuple[list[Pair], list[Skipped], list[str], list[Problem]]:
-    """Pair the files of all places by one rule: the strictest that pairs most masks.
+class Pairing(Collection[Pair]):
+    """The pairs of all places by one rule, the strictest that pairs most masks; in order of place and photo.
 
-    Letter case counts, except in the ending (`.JPG`). `1.jpg` never takes `10.png`.
+    Letter case counts, except in the ending (`.JPG`). `1.jpg` never takes `10.png`. The names are in a database on
+    disk, so that any number of files takes little memory.
 
-    Returns:
-        The pairs, photo by photo; the files that were skipped; what to tell the user; and what is wrong.
+    Attributes:
+        skipped: The files that are not used.
+        notes: What to tell the user.
+        problems: What is wrong.
+        photos: How many photos each place has.
+        masks: How many of them have a mask.
     """
-    files: list[tuple[Place, list[Path], list[Path]]] = []
-    skipped: list[Skipped] = []
-    for place in places:
-        photos, odd = walk(place.photos)
-        masks, also_odd = walk(place.masks)
-        if place.masks in place.photos.parents or place.photos in place.masks.parents:
-            photos = [p for p in photos if place.masks not in p.parents or place.masks in place.photos.parents]
-            masks = [p for p in masks if place.photos not in p.parents or place.photos in place.masks.parents]
-            odd = [s for s in odd if place.masks not in s.path.parents]
-        skipped += odd + also_odd
-        skipped += [Skipped(p, "no photo format") for p in photos if p.suffix.lower() not in PHOTO_SUFFIXES]
-        files.append((place, [p for p in photos if p.suffix.lower() in PHOTO_SUFFIXES], masks))
-    rule = _best_rule(files)
-    pairs: list[Pair] = []
-    twice: list[str] = []
-    twice_masks: list[str] = []
-    alone: list[str] = []
-    orphans: list[str] = []
-    _, photo_key, mask_key = rule
-    bare = [place.masks for place, photos, masks in files if photos and not masks]
-    if settings.unmatched != "error" and any(masks for _, _, masks in files):
-        bare = []  # the user said what photos without a mask mean
-    for place, photos, masks in files:
-        by_key: dict[str, list[Path]] = defaultdict(list)
-        for path in masks:
-            by_key[mask_key(path.relative_to(place.masks).as_posix())].append(path)
-        keys = [photo_key(path.relative_to(place.photos).as_posix()) for path in photos]
-        same: dict[str, list[Path]] = defaultdict(list)
-        for key, path in zip(keys, photos, strict=True):
-            same[key].append(path)
-        twice += [f"{key}: {' and '.join(str(p) for p in paths)}" for key, paths in same.items() if len(paths) > 1]
-        twice_masks += [
-            f"{same[key][0]}: {' and '.join(str(p) for p in paths)}"
-            for key, paths in by_key.items()
-            if len(paths) > 1 and key in same
+
+    def __init__(self, places: Sequence[Place], settings: PrepareSettings) -> None:
+        """List the files of the places and pair them.
+
+        Raises:
+            UserError: If a file's name cannot be written in a text file.
+        """
+        self._places = places
+        self._database = temporary_database()
+        self._database.execute("CREATE TABLE file (place INTEGER, side INTEGER, name TEXT, rank TEXT)")
+        self.skipped: list[Skipped] = []
+        for number, place in enumerate(places):
+            self._list(number, place)
+        rule = self._best_rule()
+        self._key(self._database, rule)
+        skip = settings.unmatched == "skip"
+        self._which = "m.name IS NOT NULL" if skip else "TRUE"
+        self.notes = [] if rule is RULES[0] else [f"photos and masks are paired {rule[0]}"]
+        self.problems = self._find_problems(settings)
+        if skip:
+            self.skipped += [
+                Skipped(places[place].photos / name, "photo without a mask, left out as you said")
+                for place, name in self._database.execute(
+                    f"SELECT p.place, p.name FROM {_JOINED} WHERE m.name IS NULL ORDER BY p.place, p.rank"
+                )
+            ]
+        counts = self._database.execute(
+            f"SELECT p.place, count(*), count(m.name) FROM {_JOINED} WHERE {self._which} GROUP BY p.place"
+        ).fetchall()
+        self.photos = [next((n for p, n, _ in counts if p == number), 0) for number in range(len(places))]
+        self.masks = [next((n for p, _, n in counts if p == number), 0) for number in range(len(places))]
+
+    def __len__(self) -> int:
+        """Count the pairs."""
+        return sum(self.photos)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Yield the pairs."""
+        rows = self._database.execute(
+            f"SELECT p.place, p.name, m.name FROM {_JOINED} WHERE {self._which} ORDER BY p.place, p.rank"
+        )
+        folders = [(os.path.join(place.photos, ""), os.path.join(place.masks, "")) for place in self._places]
+        for number, name, mask in rows:
+            photos, masks = folders[number]
+            yield Pair(number, name, photos + name, None if mask is None else masks + mask)
+
+    def __contains__(self, pair: object) -> bool:
+        """Tell whether a pair is there, by looking at all."""
+        return any(pair == one for one in self)
+
+    def _list(self, number: int, place: Place) -> None:
+        """Write the names of a place's files into the database."""
+        unreadable: list[str] = []
+        for side, folder, other in ((_PHOTO, place.photos, place.masks), (_MASK, place.masks, place.photos)):
+            # Where one folder lies in the other, its files are its own.
+            inner = f"{other.relative_to(folder).as_posix()}/" if folder in other.parents else None
+            names: list[tuple[int, int, str, str]] = []
+            odd: list[Skipped] = []
+            for name, why in scan(folder):
+                if inner is not None and f"{name}/".startswith(inner):
+                    continue
+                if why:
+                    odd.append(Skipped(folder / name, why))
+                elif not _is_text(name):
+                    unreadable.append(repr(str(folder / name)))
+                elif side == _PHOTO and Path(name).suffix.lower() not in PHOTO_SUFFIXES:
+                    odd.append(Skipped(folder / name, "no photo format"))
+                else:
+                    # Comparing these texts is comparing the names part by part.
+                    names.append((number, side, name, name.replace("/", "\x01")))
+                if len(names) == 1000:
+                    self._database.executemany("INSERT INTO file VALUES (?, ?, ?, ?)", names)
+                    names = []
+            self._database.executemany("INSERT INTO file VALUES (?, ?, ?, ?)", names)
+            self.skipped += sorted(odd, key=lambda item: item.path.parts)
+        if unreadable:
+            raise unreadable_names(unreadable)
+
+    def _key(self, database: sqlite3.Connection, rule: Rule) -> None:
+        """Give every file its key under a rule."""
+        _, photo_key, mask_key = rule
+        database.create_function("key_of", 2, lambda side, name: (photo_key, mask_key)[side](name), deterministic=True)
+        database.execute("DROP TABLE IF EXISTS keyed")
+        database.execute(
+            "CREATE TABLE keyed AS SELECT place, side, key_of(side, name) AS key, name, rank FROM file"
+            " ORDER BY side, place, key, rank"
+        )
+        database.execute("CREATE INDEX by_key ON keyed (side, place, key)")
+        # Of masks that share a key the first stands for all; that there are several is an error anyway.
+        database.execute("DROP TABLE IF EXISTS mask")
+        database.execute(
+            "CREATE TABLE mask AS SELECT place, key, min(rank), name FROM keyed WHERE side = 1 GROUP BY place, key"
+        )
+        database.execute("CREATE INDEX mask_by_key ON mask (place, key)")
+
+    def _best_rule(self) -> Rule:
+        """Return the strictest rule that pairs most masks; one that makes two files equal is no rule."""
+        best, most = RULES[0], -1
+        total = self._one("SELECT count(*) FROM file WHERE side = 1")
+        for rule in RULES:
+            self._key(self._database, rule)
+            paired = self._one(f"SELECT count(*) FROM keyed m WHERE side = 1 AND {_HAS_PHOTO}")
+            unique = not self._database.execute(
+                "SELECT 1 FROM keyed GROUP BY side, place, key HAVING count(*) > 1 LIMIT 1"
+            ).fetchone()
+            if paired > most and (unique or rule is RULES[0]):
+                best, most = rule, paired
+            if most == total:
+                break
+        return best
+
+    def _one(self, question: str) -> int:
+        return int(self._database.execute(question).fetchone()[0])
+
+    def _find_problems(self, settings: PrepareSettings) -> list[Problem]:
+        places = self._places
+        filled = {
+            (place, side) for place, side in self._database.execute("SELECT DISTINCT place, side FROM file").fetchall()
+        }
+        bare = [n for n in range(len(places)) if (n, _PHOTO) in filled and (n, _MASK) not in filled]
+        if settings.unmatched != "error" and any(side == _MASK for _, side in filled):
+            bare = []  # the user said what photos without a mask mean
+        twice = [
+            f"{key}: {' and '.join(str(places[place].photos / name) for name in self._names(place, _PHOTO, key))}"
+            for place, key in self._repeated(_PHOTO)
         ]
-        orphans += [
-            f"{path}: no photo {key}.* in {place.photos}" for key in by_key if key not in same for path in by_key[key]
-        ]
-        for key, path in zip(keys, photos, strict=True):
-            mask = by_key[key][0] if key in by_key else None
-            if place.masks in bare:
-                pass  # one line for the folder says it
-            elif mask is None and settings.unmatched == "error":
-                alone.append(f"{path}: no mask {key}.* in {place.masks}")
-            elif mask is None and settings.unmatched == "skip":
-                skipped.append(Skipped(path, "photo without a mask, left out as you said"))
-                continue
-            pairs.append(Pair(place, path, mask))
-    problems = []
-    if bare:
-        problems.append(empty_folders(bare))
-    if twice:
-        problems.append(
-            Problem(
-                "photos in one folder have the same name but for the ending",
-                tuple(twice),
-                "rename or remove one of each",
+        twice_masks = []
+        for place, key in self._repeated(_MASK):
+            photos = self._names(place, _PHOTO, key)
+            if photos:
+                masks = " and ".join(str(places[place].masks / name) for name in self._names(place, _MASK, key))
+                twice_masks.append(f"{places[place].photos / photos[0]}: {masks}")
+        orphans = [
+            f"{places[place].masks / name}: no photo {key}.* in {places[place].photos}"
+            for place, key, name in self._database.execute(
+                f"SELECT place, key, name FROM keyed m WHERE side = 1 AND NOT {_HAS_PHOTO} ORDER BY place, rank"
             )
-        )
-    if twice_masks:
-        problems.append(
-            Problem("photos have several mask images", tuple(twice_masks), "keep one mask image for each photo")
-        )
-    if orphans:
-        what = f"{plural(len(orphans), 'mask image')} {'has' if len(orphans) == 1 else 'have'} no photo"
-        problems.append(
-            Problem(what, tuple(orphans), "add the photos, or remove these masks (upper and lower case differ)")
-        )
-    if alone:
-        what = f"{plural(len(alone), 'photo')} {'has' if len(alone) == 1 else 'have'} no mask image"
-        fix = "draw them; or, for photos without objects: --unmatched empty; or leave the photos out: --unmatched skip"
-        problems.append(Problem(what, tuple(alone), fix))
-    notes = [] if rule is RULES[0] else [f"photos and masks are paired {rule[0]}"]
-    return pairs, skipped, notes, problems
+        ]
+        alone = []
+        if settings.unmatched == "error":
+            alone = [
+                f"{places[place].photos / name}: no mask {key}.* in {places[place].masks}"
+                for place, key, name in self._database.execute(
+                    f"SELECT p.place, p.key, p.name FROM {_JOINED} WHERE m.name IS NULL ORDER BY p.place, p.rank"
+                )
+                if place not in bare  # one line for the folder says it
+            ]
+        problems = []
+        if bare:
+            problems.append(empty_folders([places[number].masks for number in bare]))
+        if twice:
+            problems.append(
+                Problem(
+                    "photos in one folder have the same name but for the ending",
+                    tuple(twice),
+                    "rename or remove one of each",
+                )
+            )
+        if twice_masks:
+            problems.append(
+                Problem("photos have several mask images", tuple(twice_masks), "keep one mask image for each photo")
+            )
+        if orphans:
+            what = f"{plural(len(orphans), 'mask image')} {'has' if len(orphans) == 1 else 'have'} no photo"
+            problems.append(
+                Problem(what, tuple(orphans), "add the photos, or remove these masks (upper and lower case differ)")
+            )
+        if alone:
+            what = f"{plural(len(alone), 'photo')} {'has' if len(alone) == 1 else 'have'} no mask image"
+            fix = (
+                "draw them; or for photos without objects: --unmatched empty; or leave the photos out: --unmatched skip"
+            )
+            problems.append(Problem(what, tuple(alone), fix))
+        return problems
+
+    def _repeated(self, side: int) -> list[tuple[int, str]]:
+        return self._database.execute(
+            "SELECT place, key FROM keyed WHERE side = ? GROUP BY place, key HAVING count(*) > 1", (side,)
+        ).fetchall()
+
+    def _names(self, place: int, side: int, key: str) -> list[str]:
+        question = "SELECT name FROM keyed WHERE side = ? AND place = ? AND key = ? ORDER BY rank"
+        return [name for (name,) in self._database.execute(question, (side, place, key))]
+
+
+_JOINED = "(SELECT * FROM keyed WHERE side = 0) p LEFT JOIN mask m ON m.place = p.place AND m.key = p.key"
+_HAS_PHOTO = "EXISTS (SELECT 1 FROM keyed p WHERE p.side = 0 AND p.place = m.place AND p.key = m.key)"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def empty_folders(folders: Sequence[Path]) -> Problem:
@@ -177,23 +312,3 @@ def empty_folders(folders: Sequence[Path]) -> Problem:
     return Problem(
         what, lines, "put the mask images there, or name both folders: maskwright prepare PHOTOS MASKS -o DATA"
     )
-
-
-def _best_rule(files: Sequence[tuple[Place, list[Path], list[Path]]]) -> Rule:
-    """Return the strictest rule that pairs most masks; one that makes two files equal is no rule."""
-    best, most = RULES[0], -1
-    total = sum(len(masks) for _, _, masks in files)
-    for rule in RULES:
-        _, photo_key, mask_key = rule
-        paired, unique = 0, True
-        for place, photos, masks in files:
-            photo_keys = [photo_key(p.relative_to(place.photos).as_posix()) for p in photos]
-            mask_keys = [mask_key(p.relative_to(place.masks).as_posix()) for p in masks]
-            known = set(photo_keys)
-            unique &= len(known) == len(photo_keys) and len(set(mask_keys)) == len(mask_keys)
-            paired += sum(key in known for key in mask_keys)
-        if paired > most and (unique or rule is RULES[0]):
-            best, most = rule, paired
-        if most == total:
-            break
-    return best

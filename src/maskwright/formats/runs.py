@@ -58,10 +58,9 @@ def objects_of_ids(values: NDArray[Any]) -> list[tuple[int, bytes]]:
     return [(int(value), from_edges(piece.ravel(), size)) for value, piece in zip(found, pieces, strict=False)]
 
 
-def _columns(rle: bytes, size: Size) -> tuple[Runs, Runs]:
+def _columns(counts: Runs, height: int) -> tuple[Runs, Runs]:
     """Return start and end of every run of object pixels, cut where a column ends."""
-    height = size[0]
-    edges = np.cumsum(pixels.runs(rle))
+    edges = np.cumsum(counts)
     ends = edges[1::2]
     starts = edges[0::2][: len(ends)]
     filled = ends > starts
@@ -78,9 +77,6 @@ def _columns(rle: bytes, size: Size) -> tuple[Runs, Runs]:
 
 def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], int]:
     """Label runs that touch (8 neighbours); returns a label per run and how many there are."""
-    from scipy.sparse import coo_array  # slow to import
-    from scipy.sparse.csgraph import connected_components
-
     column, top = np.divmod(starts, height)
     bottom = top + (ends - starts)  # exclusive, so a run of the next column that begins here touches diagonally
     stride = height + 1
@@ -89,6 +85,13 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
     links = np.maximum(high - low, 0)
     a = np.repeat(np.arange(len(starts)), links)
     b = np.arange(len(a)) - np.repeat(np.cumsum(links) - links, links) + np.repeat(low, links)
+    follows = np.zeros(len(starts), dtype=np.bool_)
+    follows[b] = True
+    if len(starts) - int(follows.sum()) == 1:  # all but the first run go on from one in the column before
+        return np.zeros(len(starts), dtype=np.int32), 1
+    from scipy.sparse import coo_array  # slow to import, and most masks do not come this far
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(starts), len(starts)))
     count, labels = connected_components(graph, directed=False)
     return np.asarray(labels, dtype=np.int32), int(count)
@@ -96,10 +99,17 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
 
 def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
     """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`."""
-    starts, ends = _columns(rle, size)
+    return part_areas_of_runs(pixels.runs(rle), size[0])
+
+
+def part_areas_of_runs(counts: Runs, height: int) -> NDArray[np.int64]:
+    """Return the pixels of each connected part, as `part_areas`, from run lengths 0, 1, 0, 1 ... in column order."""
+    starts, ends = _columns(counts, height)
     if not len(starts):
         return np.zeros(0, dtype=np.int64)
-    labels, count = _label(starts, ends, size[0])
+    labels, count = _label(starts, ends, height)
+    if count == 1:
+        return np.array([(ends - starts).sum()])
     areas = np.zeros(count, dtype=np.int64)
     np.add.at(areas, labels, ends - starts)
     return -np.sort(-areas)
@@ -107,7 +117,7 @@ def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
 
 def part_rles(rle: bytes, size: Size) -> list[bytes]:
     """Split a mask into its connected parts (8 neighbours), largest first."""
-    starts, ends = _columns(rle, size)
+    starts, ends = _columns(pixels.runs(rle), size[0])
     if not len(starts):
         return []
     labels, count = _label(starts, ends, size[0])

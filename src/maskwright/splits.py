@@ -1,0 +1,301 @@
+"""Which photo goes into which split: groups of photos that belong together never straddle two.
+
+A photo's place is a hash of its name, or of what its group has in common, so that photos that are added later do not
+move old ones; the few exceptions are counted and said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwright.errors import UserError
+from maskwright.formats import Photo, plural, some
+from maskwright.likeness import groups
+from maskwright.settings import PrepareSettings
+
+FEWEST_GROUPS = 10
+"""Folders or series of names are taken for groups only if there are so many: else nothing could be split."""
+
+LARGEST_GROUP = 0.2
+"""... and if none of them holds a larger share of the photos."""
+
+BURST_S = 10
+"""Photos whose names tell times no further apart than this were taken in one go."""
+
+_TIME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_.]?(\d{2})[-_.]?(\d{2})[-_. tT]?(\d{2})[-_.:h]?(\d{2})[-_.:m]?(\d{2})")
+_FRAME = re.compile(r"[-_. ]*(?:frame|img|image|f|t)?[-_. ]*\d+$", re.IGNORECASE)
+_TRAIN, _VAL, _TEST = range(3)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How photos are split.
+
+    Attributes:
+        splits: `(N,)` int8, the position of each photo's split in `SPLITS`.
+        how: The rule, in words.
+        notes: What the user should know: groups that were found, photos that were moved.
+    """
+
+    splits: NDArray[np.int8]
+    how: str
+    notes: tuple[str, ...]
+
+
+def place_of(name: str) -> float:
+    """Return a photo's fixed place in 0..1, which decides its split.
+
+    It depends on nothing but the name without its ending, so photos that are added later never move old ones, and a
+    photo that is saved in another format stays where it is.
+
+    Example:
+        >>> place_of("a/1.jpg") == place_of("a/1.png") != place_of("a/2.jpg")
+        True
+    """
+    return _place(name.rpartition(".")[0] or name)
+
+
+def _place(key: str) -> float:
+    text = unicodedata.normalize("NFC", key)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def split_photos(
+    photos: Collection[Photo],
+    categories: Sequence[str],
+    settings: PrepareSettings,
+    alike: NDArray[np.int64] | None = None,
+) -> Split:
+    """Split photos anew.
+
+    Args:
+        photos: All of them, in order.
+        categories: Names of all categories.
+        settings: `group`, `val_share` and `test_share` are used.
+        alike: `(K, 2)` positions of photos that look alike; `None`: nobody looked.
+
+    Raises:
+        UserError: If the rule of `group` fits no photo.
+    """
+    notes: list[str] = []
+    keys, grouping = _keys(photos, settings.group)
+    label = _labels(photos, keys, alike)
+    number = int(label.max(initial=-1)) + 1
+    sizes = np.bincount(label, minlength=number)
+    if grouping:
+        notes.append(grouping)
+    if alike is not None and len(alike):
+        mates = np.unique(alike[:, :2])
+        notes.append(f"{plural(len(mates), 'photo')} look like another one; photos that do share a split")
+    places = _places(photos, keys, label, number)
+    test, val = settings.test_share, settings.test_share + settings.val_share
+    assigned = np.where(places < test, _TEST, np.where(places < val, _VAL, _TRAIN)).astype(np.int8)
+    moved = _reach(assigned, places, sizes, _pairs(photos, categories, label), settings)
+    if moved:
+        names = some(photo.name for photo, group in zip(photos, label.tolist(), strict=True) if group in moved)
+        notes.append(
+            f"{plural(int(sizes[list(moved)].sum()), 'photo')} ({names}) did not go where the hash says, so that every"
+            " category that can reaches every split; they may move when photos are added"
+        )
+    how = (
+        f"split by a hash of each photo's name, {round(100 * (1 - val))} % train,"
+        f" {round(100 * settings.val_share)} % val, {round(100 * test)} % test; adding photos never moves old ones"
+    )
+    if number < len(photos):
+        how += f"; {plural(number, 'group')} of photos that belong together are never parted"
+    return Split(assigned[label], how, tuple(notes))
+
+
+# ── groups ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _keys(photos: Collection[Photo], rule: str | None) -> tuple[list[str], str]:
+    """Return what the group of each photo is called (empty: it stands alone), and how groups were found, in words."""
+    alone = [""] * len(photos)
+    if rule == "none":
+        return alone, ""
+    if rule == "folder":
+        keys = [_folder(photo) for photo in photos]
+        return keys, f"photos of one folder are a group, as you said: {plural(len(set(keys)), 'folder')}"
+    if rule == "name":
+        keys = _series(photos)
+        return keys, f"photos whose names differ in the last number are a group, as you said: {len(set(keys)):,} groups"
+    if rule is not None:
+        return _by_pattern(photos, rule)
+    for keys, what in (
+        ([_folder(photo) for photo in photos], "folders"),
+        (_series(photos), "series of names that differ in the last number"),
+    ):
+        count = Counter(keys)
+        if (
+            len(count) >= FEWEST_GROUPS
+            and max(count.values()) <= LARGEST_GROUP * len(photos)
+            and len(count) < len(keys)
+        ):
+            return keys, f"photos are grouped by {what}: {plural(len(count), 'group')} (--group none: do not)"
+    keys = _bursts(photos)
+    count = Counter(key for key in keys if key)
+    if count and 2 * max(count.values()) <= len(photos):  # else all were taken in one go
+        return keys, (
+            f"photos whose names tell times within {BURST_S} s of each other are grouped: {plural(len(count), 'group')}"
+            " (--group none: do not)"
+        )
+    return alone, ""
+
+
+def _folder(photo: Photo) -> str:
+    return f"{photo.place}/{photo.name}".rpartition("/")[0]
+
+
+def _series(photos: Collection[Photo]) -> list[str]:
+    """Return each name without the number at its end: the video that a frame is of."""
+    return [_FRAME.sub("", f"{photo.place}/{photo.name}".rpartition(".")[0]) for photo in photos]
+
+
+def _bursts(photos: Collection[Photo]) -> list[str]:
+    """Return for each photo the time at which its burst began, or nothing where its name tells no time."""
+    times: list[tuple[str, datetime, int]] = []
+    for number, photo in enumerate(photos):
+        found = _TIME.search(photo.name)
+        if found:
+            try:
+                year, month, day, hour, minute, second = (int(part) for part in found.groups())
+                times.append((_folder(photo), datetime(year, month, day, hour, minute, second), number))
+            except ValueError:  # digits that are no date
+                continue
+    keys = [""] * len(photos)
+    times.sort()
+    begin = 0
+    for i in range(1, len(times) + 1):
+        near = i < len(times) and times[i][0] == times[i - 1][0]
+        if near and times[i][1] - times[i - 1][1] <= timedelta(seconds=BURST_S):
+            continue
+        if i - begin > 1:
+            for _, _, number in times[begin:i]:
+                keys[number] = f"{times[begin][0]}/{times[begin][1].isoformat()}"
+        begin = i
+    return keys
+
+
+def _by_pattern(photos: Collection[Photo], rule: str) -> tuple[list[str], str]:
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise UserError(
+            "the rule for groups is not a regular expression",
+            [f"--group {rule!r}: {error}"],
+            "give folder, name, none, or an expression such as '(clip\\d+)_'",
+        ) from None
+    keys, without = [], []
+    for photo in photos:
+        found = pattern.search(photo.name)
+        if found is None:
+            without.append(photo.name)
+            keys.append("")
+        else:
+            keys.append((found.group(1) if pattern.groups else found.group()) or "")
+    if without:
+        raise UserError(
+            f"the rule for groups fits {'no photo' if len(without) == len(photos) else 'not every photo'}",
+            [f"{name}: no {rule!r} in it" for name in without],
+            "give an expression that is found in every photo's name, its first group being what tells groups apart",
+        )
+    return keys, f"photos are grouped by {rule!r}, as you said: {plural(len(set(keys)), 'group')}"
+
+
+def _places(
+    photos: Collection[Photo], keys: Sequence[str], label: NDArray[np.int64], number: int
+) -> NDArray[np.float64]:
+    """Return `(number,)` the place of each group: that of one of its members, which another hash chooses.
+
+    The choice depends on the names alone, not on their order, and stays when members are added, unless one of them is
+    chosen; and since it does not look at the places, groups are spread like single photos.
+    """
+    names = (key or (photo.name.rpartition(".")[0] or photo.name) for photo, key in zip(photos, keys, strict=True))
+    own, order = np.zeros(len(label)), np.zeros(len(label), dtype=np.int64)
+    for n, name in enumerate(names):
+        own[n], order[n] = _place(name), _number(name)
+    chosen = np.lexsort((order, label))
+    places = np.zeros(number)
+    places[label[chosen[::-1]]] = own[chosen[::-1]]  # of each group the first in order is written last
+    return places
+
+
+def _labels(photos: Collection[Photo], keys: Sequence[str], alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return `(N,)` the number of each photo's group; equal keys, equal files and photos that look alike are joined."""
+    number = len(photos)
+    links: list[NDArray[np.int64]] = [] if alike is None else [alike[:, :2]]
+    digests = np.fromiter((int(photo.sha256[:15] or "0", 16) for photo in photos), dtype=np.int64, count=number)
+    hashes = np.fromiter((_number(key) for key in keys), dtype=np.int64, count=number)
+    for values, real in ((digests, digests != 0), (hashes, np.array([bool(key) for key in keys], dtype=np.bool_))):
+        order = np.flatnonzero(real)[np.argsort(values[real], kind="stable")]
+        same = values[order[1:]] == values[order[:-1]]
+        links.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
+    pairs = np.concatenate(links)
+    if not len(pairs):
+        return np.arange(number)
+    return groups(pairs, number)
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> 1
+
+
+# ── small categories ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pairs(photos: Collection[Photo], categories: Sequence[str], label: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `(K, 2)` which category is in which group; one more category stands for photos of any kind."""
+    number_of = {name: number for number, name in enumerate(categories)}
+    found = set()
+    for photo, group in zip(photos, label.tolist(), strict=True):
+        found.add((len(categories), group))
+        found.update((number_of[mark.category], group) for mark in photo.marks if not mark.crowd)
+    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+
+
+def _reach(
+    assigned: NDArray[np.int8],
+    places: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    settings: PrepareSettings,
+) -> set[int]:
+    """Move groups, in place, until every category that can reaches every split; returns the groups that were moved.
+
+    A category needs two groups for train and val, and three for train, val and test. Of the groups that may move, the
+    one whose place is nearest to the split's share goes, since it is the last that the hash would have left out.
+    """
+    wanted = [_TRAIN]
+    wanted += [_VAL] if settings.val_share > 0 else []
+    wanted += [_TEST] if settings.test_share > 0 else []
+    edge = {_TEST: settings.test_share, _VAL: settings.test_share + settings.val_share, _TRAIN: 1.0}
+    moved: set[int] = set()
+    firsts = np.searchsorted(pairs[:, 0], np.unique(pairs[:, 0]))
+    # The rarest category first: it has least choice.
+    for members in sorted(np.split(pairs[:, 1], firsts[1:]), key=len):
+        for count, split in enumerate(wanted, 1):
+            have = assigned[members]
+            if (have == split).any() or len(members) < count:
+                continue
+            # What is learned from comes first: for train the last group of another split may go.
+            fewest = 0 if split == _TRAIN else 1
+            free = [
+                int(group)
+                for group in members
+                if int(group) not in moved and int((have == assigned[group]).sum()) > fewest
+            ]
+            if free:
+                best = min(free, key=lambda group: (sizes[group] > 1, abs(places[group] - edge[split]), group))
+                assigned[best] = split
+                moved.add(best)
+    return moved
