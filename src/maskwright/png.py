@@ -1,4 +1,4 @@
-"""Mask images are PNG files, and most of the time to read one goes into inflating it: do that part with a faster library.
+"""Mask images are PNG files, and most of the time to read one goes into inflating it: a faster library does that part.
 
 Pillow still decodes the file. It is given an equal one, in which the pixels are stored instead of compressed.
 """
@@ -6,7 +6,6 @@ Pillow still decodes the file. It is given an equal one, in which the pixels are
 from __future__ import annotations
 
 import struct
-import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -18,7 +17,7 @@ _STORED = 65_535
 
 
 def stored(content: bytes, most_pixels: int) -> bytes | None:
-    """Return an equal PNG file whose pixels are not compressed.
+    r"""Return an equal PNG file whose pixels are not compressed.
 
     Args:
         content: A whole file.
@@ -31,7 +30,7 @@ def stored(content: bytes, most_pixels: int) -> bytes | None:
         >>> import io; from PIL import Image
         >>> file = io.BytesIO(); Image.new("L", (3, 2), 7).save(file, "PNG")
         >>> Image.open(io.BytesIO(stored(file.getvalue(), 10))).tobytes()
-        b'\\x07\\x07\\x07\\x07\\x07\\x07'
+        b'\x07\x07\x07\x07\x07\x07'
     """
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < 45:
         return None
@@ -83,6 +82,6 @@ def _inflate(data: bytes, size: int) -> bytes | None:
             return None
         if not machine.eof and machine.decompress(machine.unconsumed_tail, 1):
             return None
-    except zlib.error:  # zlib-ng raises the same
+    except zlib_ng.error:  # type: ignore[misc]  # its stub gives the type as an object
         return None
     return bytes(raw) if machine.eof else None
