@@ -199,13 +199,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Put `source` at `target` as a hard link where the file system allows, else as a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
+    real = os.path.realpath(source) if os.path.islink(source) else source
+    for _ in range(2):
+        try:
+            os.link(real, target)
+            return
+        except FileNotFoundError:  # mostly the folder; to ask for each file whether it is there would take longer
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except OSError:
+            break
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copy2(source, target)
 
 
 def provenance() -> dict[str, str]:

@@ -422,9 +422,8 @@ def _write(
                     for k, mark in enumerate(marks, first)
                 ],
             )
-            target = folder / split / name
             try:
-                files.link_or_copy(photo.path, target)
+                files.link_or_copy(photo.path, f"{folder}/{split}/{name}")
             except OSError as error:
                 raise UserError(
                     "a photo cannot be put into the output; nothing was left half-done",

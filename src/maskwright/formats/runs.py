@@ -75,6 +75,9 @@ def _columns(counts: Runs, height: int) -> tuple[Runs, Runs]:
     return starts, ends
 
 
+_MANY_LINKS = 5_000
+
+
 def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], int]:
     """Label runs that touch (8 neighbours); returns a label per run and how many there are."""
     column, top = np.divmod(starts, height)
@@ -89,12 +92,27 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
     follows[b] = True
     if len(starts) - int(follows.sum()) == 1:  # all but the first run go on from one in the column before
         return np.zeros(len(starts), dtype=np.int32), 1
-    from scipy.sparse import coo_array  # slow to import, and most masks do not come this far
-    from scipy.sparse.csgraph import connected_components
+    if len(a) > _MANY_LINKS:
+        from scipy.sparse import coo_array  # slow to import, and few masks are so ragged
+        from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(starts), len(starts)))
-    count, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, dtype=np.int32), int(count)
+        graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(starts), len(starts)))
+        count, labels = connected_components(graph, directed=False)
+        return np.asarray(labels, dtype=np.int32), int(count)
+    parent = list(range(len(starts)))
+
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = run = parent[parent[run]]
+        return run
+
+    for i, j in zip(map(root, a.tolist()), b.tolist(), strict=True):
+        first, second = sorted((i, root(j)))
+        parent[second] = first
+    for i, above in enumerate(parent):  # parents come first, so one pass leads every run to its root
+        parent[i] = parent[above]
+    roots, numbers = np.unique(parent, return_inverse=True)
+    return numbers.astype(np.int32), len(roots)
 
 
 def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
