@@ -16,22 +16,35 @@ SRC = Path(maskwright.__file__).parent
 ORDER = (
     "errors",
     "settings",
+    "png",
     "files",
     "pixels",
     "columns",
+    "shards",
+    "objects",
+    "pieces",
     "dataset",
-    "masks",
+    "writing",
+    "likeness",
+    "scale",
+    "tracing",
     "formats",
+    "splits",
     "prepare",
+    "masks",
     "facts",
+    "findings",
+    "edges",
+    "suspects",
     "check",
+    "mend",
+    "contact",
     "plan",
     "alignment",
     "matching",
     "scoring",
     "evaluate",
     "report",
-    "scale",
     "demo",
     # nothing above imports torch
     "batches",
@@ -39,6 +52,8 @@ ORDER = (
     "run",
     "detections",
     "log",
+    "turns",
+    "preflight",
     "train",
     "predict",
     "export",
@@ -46,7 +61,7 @@ ORDER = (
     "cli",
 )
 LIGHT = ORDER[: ORDER.index("batches")]
-TORCH = {"torch", "torchvision", "timm", "lightning_fabric", "lightning", "safetensors", "tensorboard", "ray"}
+TORCH = {"torch", "torchvision", "timm", "lightning_fabric", "lightning", "safetensors", "tensorboard"}
 # What a light module may import at its top: fast, and needed by nearly all of them. The rest waits inside functions.
 ALLOWED_AT_TOP = {"numpy", "PIL", "hotcoco", "pydantic"}
 ALSO_ALLOWED = {"demo": {"scipy"}}  # nothing but the verb imports demo, which cannot draw without it
@@ -136,6 +151,17 @@ def test_nothing_above_the_line_imports_torch():
                     names = [node.module]
                 wrong += [f"{path.name}:{node.lineno} {n}" for n in names if n.split(".")[0] in TORCH]
     assert wrong == []
+
+
+def test_one_module_knows_ray():
+    knowing = set()
+    for name, _, tree in modules():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(one.split(".")[0] == "ray" for one in names):
+                knowing.add(name)
+    assert knowing == {"scale"}
 
 
 def test_light_modules_import_little_at_their_top():

@@ -326,7 +326,7 @@ def test_broken_files_are_all_named(tmp_path):
 def test_a_photo_that_declares_too_much(tmp_path):
     root = pairs(tmp_path / "raw", [blob()])
     (root / "rgb/0.jpg").write_bytes(huge_png())
-    assert "rgb/0.jpg: declares 100,000 x 100,000 pixels; at most 500,000,000" in fails(root, tmp_path)
+    assert "rgb/0.jpg: declares 100,000 x 100,000 pixels; at most 150,000,000" in fails(root, tmp_path)
 
 
 def test_all_problems_come_at_once(tmp_path):

@@ -26,13 +26,21 @@ from maskwright.errors import Problem, UserError
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """What counts as a picture file, lower case."""
 
-MOST_PIXELS = 500_000_000
-"""A picture that declares more is refused before a pixel is decoded (a 500-megapixel RGB photo takes 1.5 GB)."""
+MOST_PIXELS = 150_000_000
+"""A picture that declares more is refused before a pixel is decoded: so large a photo is decoded, turned upright and
+copied to an array in under 2 GB."""
+
+MOST_COLOURED = 60_000_000
+"""The same for masks in colour, on which more is done."""
+
+MOST_AT_ONCE = 50_000_000
+"""Masks up to so many pixels are inflated as a whole, which is faster and takes more memory."""
 
 _OPENING = threading.Lock()
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError)
 """What Pillow raises on a damaged file, depending on the format and on where the damage is."""
 
+_COLOURED = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA", "La", "PA"})
 _EXIF_ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 
@@ -387,8 +395,13 @@ def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
     quick = None
     with contextlib.suppress(OSError):  # then opening it says what is wrong
         if path.suffix.lower() == ".png":
-            quick = png.stored(path.read_bytes(), MOST_PIXELS)
+            quick = png.stored(path.read_bytes(), MOST_AT_ONCE)
     with _opened(path, quick) as image:
+        width, height = image.size
+        if image.mode in _COLOURED and width * height > MOST_COLOURED:
+            raise UnreadableImage(
+                f"declares {width:,} x {height:,} pixels in colour; at most {MOST_COLOURED:,} of a mask are read"
+            )
         upright = _upright(image)
         return np.asarray(upright), upright
 
@@ -402,13 +415,14 @@ def rgb(image: PillowImage.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         black = PillowImage.new("RGBA", image.size, (0, 0, 0, 255))
         image = PillowImage.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _upright(image: PillowImage.Image) -> PillowImage.Image:
     try:
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
     except _BROKEN as error:
         raise UnreadableImage(_damage(error)) from None
 

@@ -29,7 +29,7 @@ Form = Literal["categories", "instances", "ids"]
 
 WRITERS: dict[MaskForm, str] = {
     "category-folders": "category_folders.write",
-    "instance-folders": "instance_folders.write",
+    "instance-folders": "instance_folders.write_folders",
     "voc": "voc.write",
     "colours": "colours.write",
     "cityscapes": "cityscapes.write",
@@ -131,7 +131,7 @@ def masks(
 
 def _write_foreign(dataset: Dataset, folder: Path, form: MaskForm) -> MasksWritten:
     """Write a form of another tool; objects without a mask are left out, and counted."""
-    has_mask = np.diff(dataset.rle_ends) > 0
+    has_mask = dataset.has_mask
     if len(dataset) and not has_mask.any():
         raise _no_masks(len(dataset))
     module, function = WRITERS[form].split(".")
@@ -222,7 +222,7 @@ def write_mask_images(
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}; known: {', '.join(get_args(Form))}")  # settings check what users type
     drawn = list(dataset.categories if categories is None else categories)
-    has_mask = np.diff(dataset.rle_ends) > 0
+    has_mask = dataset.has_mask
     wanted = np.isin(dataset.category_ids, [c.id for c in drawn])
     crowds = wanted & dataset.crowd if form != "categories" else np.zeros(len(dataset), dtype=np.bool_)
     without_mask = wanted & ~has_mask & ~crowds

@@ -173,7 +173,7 @@ def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, Prepa
             found = _find(masks, other)
             if found or masks.is_file():
                 place, settings = masks, other
-    found = found or _find(place, settings)
+    found = _most_special(found or _find(place, settings))
     if len(found) > 1:
         raise UserError(
             "the masks can be read in more than one way",
@@ -183,6 +183,22 @@ def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, Prepa
     if not found:
         raise _unknown(place, settings)
     return found[0], root, settings
+
+
+_GENERAL: tuple[FormName, ...] = ("folders", "same-folder")
+"""Forms of mask images that any pictures have; where a more special form was found too, that is meant."""
+
+_SPECIAL: tuple[FormName, ...] = ("category-folders", "instance-files", "voc", "colours", "cityscapes", "trimap")
+
+
+def _most_special(found: Sequence[Found]) -> list[Found]:
+    """Leave out the forms that were found only because another one looks like them."""
+    forms = {one.form for one in found}
+    if forms & set(_SPECIAL):
+        forms -= set(_GENERAL)
+    elif "folders" in forms:
+        forms -= {"same-folder"}
+    return [one for one in found if one.form in forms]
 
 
 def _find(place: Path, settings: PrepareSettings) -> list[Found]:

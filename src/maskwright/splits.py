@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,33 +118,28 @@ def split_photos(
 # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _keys(photos: Collection[Photo], rule: str | None) -> tuple[list[str], str]:
-    """Return what the group of each photo is called (empty: it stands alone), and how groups were found, in words."""
-    alone = [""] * len(photos)
+def _keys(photos: Collection[Photo], rule: str | None) -> tuple[NDArray[np.uint64], str]:
+    """Return `(N,)` a number for the group of each photo (0: it stands alone), and how groups were found, in words."""
+    alone = np.zeros(len(photos), dtype=np.uint64)
     if rule == "none":
         return alone, ""
     if rule == "folder":
-        keys = [_folder(photo) for photo in photos]
-        return keys, f"photos of one folder are a group, as you said: {plural(len(set(keys)), 'folder')}"
+        keys = _numbers(photos, _folder)
+        return keys, f"photos of one folder are a group, as you said: {plural(len(np.unique(keys)), 'folder')}"
     if rule == "name":
-        keys = _series(photos)
-        return keys, f"photos whose names differ in the last number are a group, as you said: {len(set(keys)):,} groups"
+        keys = _numbers(photos, _series)
+        groups_of = plural(len(np.unique(keys)), "group")
+        return keys, f"photos whose names differ in the last number are a group, as you said: {groups_of}"
     if rule is not None:
         return _by_pattern(photos, rule)
-    for keys, what in (
-        ([_folder(photo) for photo in photos], "folders"),
-        (_series(photos), "series of names that differ in the last number"),
-    ):
-        count = Counter(keys)
-        if (
-            len(count) >= FEWEST_GROUPS
-            and max(count.values()) <= LARGEST_GROUP * len(photos)
-            and len(count) < len(keys)
-        ):
+    for key, what in ((_folder, "folders"), (_series, "series of names that differ in the last number")):
+        keys = _numbers(photos, key)
+        count = np.unique(keys, return_counts=True)[1]
+        if FEWEST_GROUPS <= len(count) < len(keys) and count.max() <= LARGEST_GROUP * len(keys):
             return keys, f"photos are grouped by {what}: {plural(len(count), 'group')} (--group none: do not)"
     keys = _bursts(photos)
-    count = Counter(key for key in keys if key)
-    if count and 2 * max(count.values()) <= len(photos):  # else all were taken in one go
+    count = np.unique(keys[keys > 0], return_counts=True)[1]
+    if len(count) and 2 * count.max() <= len(photos):  # else all were taken in one go
         return keys, (
             f"photos whose names tell times within {BURST_S} s of each other are grouped: {plural(len(count), 'group')}"
             " (--group none: do not)"
@@ -152,41 +147,51 @@ def _keys(photos: Collection[Photo], rule: str | None) -> tuple[list[str], str]:
     return alone, ""
 
 
+def _numbers(photos: Collection[Photo], key: Callable[[Photo], str]) -> NDArray[np.uint64]:
+    return np.fromiter((_number(key(photo)) for photo in photos), dtype=np.uint64, count=len(photos))
+
+
+def _number(key: str) -> int:
+    """Return a number above 0 for a text, which hardly any other text has."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") | 1
+
+
 def _folder(photo: Photo) -> str:
     return f"{photo.place}/{photo.name}".rpartition("/")[0]
 
 
-def _series(photos: Collection[Photo]) -> list[str]:
-    """Return each name without the number at its end: the video that a frame is of."""
-    return [_FRAME.sub("", f"{photo.place}/{photo.name}".rpartition(".")[0]) for photo in photos]
+def _series(photo: Photo) -> str:
+    """Return a name without the number at its end: the video that a frame is of."""
+    return _FRAME.sub("", f"{photo.place}/{photo.name}".rpartition(".")[0])
 
 
-def _bursts(photos: Collection[Photo]) -> list[str]:
-    """Return for each photo the time at which its burst began, or nothing where its name tells no time."""
-    times: list[tuple[str, datetime, int]] = []
+def _bursts(photos: Collection[Photo]) -> NDArray[np.uint64]:
+    """Return for each photo a number for its burst; 0 where its name tells no time, or no other photo's is near."""
+    times: list[tuple[int, int, int]] = []
     for number, photo in enumerate(photos):
         found = _TIME.search(photo.name)
         if found:
             try:
                 year, month, day, hour, minute, second = (int(part) for part in found.groups())
-                times.append((_folder(photo), datetime(year, month, day, hour, minute, second), number))
+                at = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
             except ValueError:  # digits that are no date
                 continue
-    keys = [""] * len(photos)
+            times.append((_number(_folder(photo)), int(at.timestamp()), number))
+    keys = np.zeros(len(photos), dtype=np.uint64)
     times.sort()
     begin = 0
     for i in range(1, len(times) + 1):
         near = i < len(times) and times[i][0] == times[i - 1][0]
-        if near and times[i][1] - times[i - 1][1] <= timedelta(seconds=BURST_S):
+        if near and times[i][1] - times[i - 1][1] <= BURST_S:
             continue
         if i - begin > 1:
             for _, _, number in times[begin:i]:
-                keys[number] = f"{times[begin][0]}/{times[begin][1].isoformat()}"
+                keys[number] = _number(f"{times[begin][0]} {times[begin][1]}")
         begin = i
     return keys
 
 
-def _by_pattern(photos: Collection[Photo], rule: str) -> tuple[list[str], str]:
+def _by_pattern(photos: Collection[Photo], rule: str) -> tuple[NDArray[np.uint64], str]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -195,34 +200,35 @@ def _by_pattern(photos: Collection[Photo], rule: str) -> tuple[list[str], str]:
             [f"--group {rule!r}: {error}"],
             "give folder, name, none, or an expression such as '(clip\\d+)_'",
         ) from None
-    keys, without = [], []
-    for photo in photos:
+    keys = np.zeros(len(photos), dtype=np.uint64)
+    without = []
+    for n, photo in enumerate(photos):
         found = pattern.search(photo.name)
         if found is None:
             without.append(photo.name)
-            keys.append("")
         else:
-            keys.append((found.group(1) if pattern.groups else found.group()) or "")
+            keys[n] = _number((found.group(1) if pattern.groups else found.group()) or "")
     if without:
         raise UserError(
             f"the rule for groups fits {'no photo' if len(without) == len(photos) else 'not every photo'}",
             [f"{name}: no {rule!r} in it" for name in without],
             "give an expression that is found in every photo's name, its first group being what tells groups apart",
         )
-    return keys, f"photos are grouped by {rule!r}, as you said: {plural(len(set(keys)), 'group')}"
+    return keys, f"photos are grouped by {rule!r}, as you said: {plural(len(np.unique(keys)), 'group')}"
 
 
 def _places(
-    photos: Collection[Photo], keys: Sequence[str], label: NDArray[np.int64], number: int
+    photos: Collection[Photo], keys: NDArray[np.uint64], label: NDArray[np.int64], number: int
 ) -> NDArray[np.float64]:
     """Return `(number,)` the place of each group: that of one of its members, which another hash chooses.
 
     The choice depends on the names alone, not on their order, and stays when members are added, unless one of them is
-    chosen; and since it does not look at the places, groups are spread like single photos.
+    chosen; and since it does not look at the places, groups are spread like single photos. All photos of a key have
+    one place, so that a group that is known by its folder or series stays where it is whoever joins it.
     """
-    names = (key or (photo.name.rpartition(".")[0] or photo.name) for photo, key in zip(photos, keys, strict=True))
-    own, order = np.zeros(len(label)), np.zeros(len(label), dtype=np.int64)
-    for n, name in enumerate(names):
+    own, order = np.zeros(len(label)), np.zeros(len(label), dtype=np.uint64)
+    for n, (photo, key) in enumerate(zip(photos, keys.tolist(), strict=True)):
+        name = str(key) if key else photo.name.rpartition(".")[0] or photo.name
         own[n], order[n] = _place(name), _number(name)
     chosen = np.lexsort((order, label))
     places = np.zeros(number)
@@ -230,24 +236,17 @@ def _places(
     return places
 
 
-def _labels(photos: Collection[Photo], keys: Sequence[str], alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _labels(photos: Collection[Photo], keys: NDArray[np.uint64], alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Return `(N,)` the number of each photo's group; equal keys, equal files and photos that look alike are joined."""
-    number = len(photos)
     links: list[NDArray[np.int64]] = [] if alike is None else [alike[:, :2]]
-    digests = np.fromiter((int(photo.sha256[:15] or "0", 16) for photo in photos), dtype=np.int64, count=number)
-    hashes = np.fromiter((_number(key) for key in keys), dtype=np.int64, count=number)
-    for values, real in ((digests, digests != 0), (hashes, np.array([bool(key) for key in keys], dtype=np.bool_))):
-        order = np.flatnonzero(real)[np.argsort(values[real], kind="stable")]
+    digests = np.fromiter((int(photo.sha256[:16] or "0", 16) for photo in photos), dtype=np.uint64, count=len(photos))
+    for values in (digests, keys):
+        real = np.flatnonzero(values)
+        order = real[np.argsort(values[real], kind="stable")]
         same = values[order[1:]] == values[order[:-1]]
         links.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
     pairs = np.concatenate(links)
-    if not len(pairs):
-        return np.arange(number)
-    return groups(pairs, number)
-
-
-def _number(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> 1
+    return groups(pairs, len(photos)) if len(pairs) else np.arange(len(photos))
 
 
 # ── small categories ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -256,11 +255,16 @@ def _number(key: str) -> int:
 def _pairs(photos: Collection[Photo], categories: Sequence[str], label: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return `(K, 2)` which category is in which group; one more category stands for photos of any kind."""
     number_of = {name: number for number, name in enumerate(categories)}
-    found = set()
+    found = array("q")
     for photo, group in zip(photos, label.tolist(), strict=True):
-        found.add((len(categories), group))
-        found.update((number_of[mark.category], group) for mark in photo.marks if not mark.crowd)
-    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+        found.append(len(categories))
+        found.append(group)
+        for category in {number_of[mark.category] for mark in photo.marks if not mark.crowd}:
+            found.append(category)
+            found.append(group)
+    pairs = np.frombuffer(found, dtype=np.int64).reshape(-1, 2)
+    codes = np.unique(pairs[:, 0] * (int(label.max(initial=0)) + 1) + pairs[:, 1])
+    return np.stack(np.divmod(codes, int(label.max(initial=0)) + 1), axis=1)
 
 
 def _reach(

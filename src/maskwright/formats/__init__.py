@@ -267,7 +267,7 @@ def scan(folder: Path) -> Iterator[tuple[str, str]]:
         with os.scandir(here) as entries:
             for entry in entries:
                 name, inner = entry.name, f"{prefix}{entry.name}"
-                if entry.is_dir(follow_symlinks=True):
+                if _is_folder(entry):
                     if is_side_file(Path(name)):
                         yield inner, "hidden folder"
                     elif entry.is_symlink():  # following it could go round in circles
@@ -280,6 +280,13 @@ def scan(folder: Path) -> Iterator[tuple[str, str]]:
                     yield inner, "not a picture file"
                 else:
                     yield inner, ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=True)
+    except OSError:  # a link to itself
+        return False
 
 
 def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:

@@ -472,7 +472,7 @@ def _colours(array: NDArray[np.uint8]) -> tuple[NDArray[Any], str, tuple[int, ..
     red, green, blue = array[:, :, 0], array[:, :, 1], array[:, :, 2]
     if np.array_equal(red, green) and np.array_equal(green, blue):
         return np.ascontiguousarray(red), "grey", None
-    packed = (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
+    packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
     ink = int(packed.max())
     if np.count_nonzero(packed) == np.count_nonzero(packed == ink):
         return (packed != 0).view(np.uint8), "one colour", (ink >> 16, (ink >> 8) & 255, ink & 255)

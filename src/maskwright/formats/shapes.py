@@ -13,6 +13,10 @@ from maskwright.formats import Tally
 from maskwright.pixels import Size
 
 NO_POLYGON = "a polygon is not a list of finite numbers x1, y1, x2, y2, ..."
+LONGEST = 20_000_000
+"""An outline that is longer, in pixels, is refused: COCO's rasteriser takes 50 bytes for each, so that a megabyte of
+corners that jump across a photo would fill a machine's memory. The outline of a mask of noise is shorter."""
+
 CIRCLE_POINTS = 64
 """A circle is drawn as a polygon of at least so many corners; larger ones get more, so that no edge is off by half a
 pixel."""
@@ -64,6 +68,9 @@ def sane_polygons(polygons: Sequence[Any], size: Size, name: str, tally: Tally) 
             raise ValueError("a polygon reaches far outside of the photo")
         if beyond > 1:
             tally.add("polygons that reach out of the photo, cut at its edge", name)
+        walk = float(np.maximum(np.abs(np.roll(xs, -1) - xs), np.abs(np.roll(ys, -1) - ys)).sum())
+        if walk > LONGEST:
+            raise ValueError(f"a polygon's outline is {walk:,.0f} pixels long; at most {LONGEST:,} are followed")
         kept.append(points.tolist())
     return kept
 

@@ -19,7 +19,7 @@ def temporary_database() -> sqlite3.Connection:
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = OFF")
     database.execute("PRAGMA synchronous = OFF")
-    database.execute("PRAGMA cache_size = -4000")  # kibibytes
+    database.execute("PRAGMA cache_size = -1000")  # kibibytes
     return database
 
 
