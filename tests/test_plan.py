@@ -155,6 +155,7 @@ EVERY_SETTING = {
     "colour_jitter": 0.1,
     "precision": "bf16",
     "workers": 9,
+    "preflight": True,
     "devices": 3,
     "validations": 11,
     "log_every": 17,
@@ -281,6 +282,45 @@ def test_precision_follows_what_the_device_computes_fast():
     assert planned(machine=GPU).settings.precision == "bf16"
     old = Machine("cuda", 1, "Old GPU", 8, 32_000, False)
     assert planned(machine=old).settings.precision == "16"
+
+
+@settings(max_examples=25)
+@given(minutes=st.floats(0.01, 1000), machine=machines)
+def test_the_preflight_costs_a_tenth_at_most_and_never_over_a_minute(minutes, machine):
+    made = planned(machine=machine, minutes=minutes)
+    assert made.settings.preflight == (made.preflight_s > 0)
+    assert 0 <= made.preflight_s <= min(60, 6 * minutes + 0.05)
+
+
+def test_a_short_training_has_no_preflight():
+    made = planned(steps=6)
+    assert (made.settings.preflight, made.preflight_s) == (False, 0)
+    assert made.reasons["preflight"].why == "10% of a training of about 2 s are less than the 20 s that it takes"
+    assert made.reasons["preflight_s"].why == "there is no pre-flight"
+
+
+def test_a_training_of_minutes_has_a_preflight_beside_them():
+    made = planned(minutes=4)
+    assert (made.settings.preflight, made.preflight_s) == (True, 24)
+    assert made.reasons["preflight"].why == "10% of a training of about 240 s are enough to test it first"
+    assert made.reasons["preflight_s"].why == (
+        "10% of a training of about 240 s, 20 to 60 s, at most; beside the budget"
+    )
+    assert planned(epochs=100, machine=GPU).preflight_s == 20
+    assert planned(epochs=1e4, machine=GPU).preflight_s == 60
+
+
+def test_a_preflight_is_done_or_not_as_the_user_says():
+    assert planned(steps=6, preflight=True).preflight_s == 20
+    made = planned(minutes=60, preflight=False)
+    assert (made.settings.preflight, made.preflight_s) == (False, 0)
+    assert made.reasons["preflight"].source == "user"
+
+
+def test_a_plan_of_a_version_without_preflight_is_still_a_plan():
+    stored = json.loads(planned().model_dump_json())
+    del stored["preflight_s"], stored["settings"]["preflight"], stored["reasons"]["preflight"]
+    assert Plan.model_validate(stored).preflight_s == 0
 
 
 def test_the_table_has_a_line_for_every_value():

@@ -30,6 +30,9 @@ FILL = 127
 MULTIPLE = 32
 """Heights and widths that the network sees are multiples of its coarsest stride."""
 
+LEAST_PIXELS = 12
+"""An object with fewer pixels on the network's canvas is left out: background to the network."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -166,7 +169,7 @@ class Photos:
         crops, labels, objects, areas = [], [], [], []
         for k in range(int(self.first[index]), int(self.first[index + 1])):
             # A crowd is many objects in one mask: there is no one mask to learn, so it is left out (the plan says so).
-            if self.dataset.crowd[k] or self.dataset.rle_ends[k] == self.dataset.rle_ends[k + 1]:
+            if self.dataset.crowd[k] or not self.dataset.has_mask_at(k):
                 continue
             mask = self.dataset.mask(k)
             ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -208,7 +211,7 @@ class Photos:
         ):
             found = _warp_crop(crop, left, top, forward, backward, (height, width))
             # A sliver at the border is not the object any more; what is left out is background to the network.
-            if found is None or found[1].sum() < max(12.0, 0.08 * area * zoom):
+            if found is None or found[1].sum() < max(float(LEAST_PIXELS), 0.08 * area * zoom):
                 continue
             (x1, y1), part = found
             full = np.zeros((height, width), dtype=np.uint8)

@@ -22,8 +22,11 @@ Source = Literal["default", "derived", "user"]
 MULTIPLE = 32  # heights and widths of the network's input: multiples of its coarsest stride
 BASE_RATE = 1e-3  # AdamW's peak rate for a batch of 2, found by trial on hammers, drawn and real
 BASE_BATCH = 2
-CPU_PHOTOS_PER_S = 2.5  # that one core trains on, roughly; it decides nothing but how strong the augmentation is
+CPU_PHOTOS_PER_S = 2.5  # that one core trains on, roughly; only augmentation and pre-flight go by it
 GPU_PHOTOS_PER_S = 50.0
+PREFLIGHT_SHARE = 0.1  # of the training that its pre-flight may take
+PREFLIGHT_LEAST_S = 20.0  # what two photos take to be learned on one core; less proves little
+PREFLIGHT_MOST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Plan(_Frozen):
         photos: Photos to train on.
         steps_per_epoch: Photos / batch size.
         cache_mb: Memory for decoded photos.
+        preflight_s: Seconds that the pre-flight may take, beside the budget; 0: there is none.
         reasons: By name, for every number above and every setting.
     """
 
@@ -82,6 +86,7 @@ class Plan(_Frozen):
     steps_per_epoch: float
     cache_mb: int
     reasons: dict[str, Reason]
+    preflight_s: float = 0.0  # plans of older runs have none, and a run that goes on needs none
 
     @property
     def steps(self) -> int | None:
@@ -101,6 +106,7 @@ class Plan(_Frozen):
             "photos": self.photos,
             "steps_per_epoch": f"{self.steps_per_epoch:g}",
             "cache_mb": self.cache_mb,
+            "preflight_s": self.preflight_s,
         }
         texts = {k: _text(v) for k, v in values.items()}
         wide = min(max(len(t) for t in texts.values()), 24)
@@ -201,6 +207,7 @@ class _Planner:
         self._note("cache_mb", f"a quarter of {self.machine.memory_mb} MB of memory, for decoded photos")
         names = tuple(c.name for c in self.facts.categories)
         self._note("categories", "from the data")
+        seconds = self._preflight()
         return Plan(
             settings=TrainSettings(**self.values),
             canvas=canvas,
@@ -211,6 +218,7 @@ class _Planner:
             steps_per_epoch=round(per_epoch, 4),
             cache_mb=memory,
             reasons=self.reasons,
+            preflight_s=seconds,
         )
 
     def _note(self, name: str, why: str, source: Source = "derived") -> None:
@@ -238,12 +246,33 @@ class _Planner:
             f" (on a {self.machine.device.upper()})",
         )
 
+    def _photos_per_s(self) -> float:
+        cpu = self.machine.device == "cpu"
+        return CPU_PHOTOS_PER_S * self.machine.cores if cpu else GPU_PHOTOS_PER_S * self.machine.count
+
+    def _preflight(self) -> float:
+        """Return the seconds that the pre-flight may take; 0 if there is none."""
+        if "minutes" in self.values:
+            training = float(self.values["minutes"] * 60)
+        else:
+            steps = self.values.get("steps") or self.values["epochs"] * self.train.photos / self.values["batch_size"]
+            training = steps * self.values["batch_size"] / self._photos_per_s()
+        share = PREFLIGHT_SHARE * training
+        on = share >= PREFLIGHT_LEAST_S
+        about = f"{PREFLIGHT_SHARE:.0%} of a training of about {training:.0f} s"
+        rule = "are enough to test it first" if on else f"are less than the {PREFLIGHT_LEAST_S:g} s that it takes"
+        if not self.set("preflight", on, f"{about} {rule}"):
+            self._note("preflight_s", "there is no pre-flight")
+            return 0.0
+        self._note(
+            "preflight_s", f"{about}, {PREFLIGHT_LEAST_S:g} to {PREFLIGHT_MOST_S:g} s, at most; beside the budget"
+        )
+        return round(min(max(share, PREFLIGHT_LEAST_S), PREFLIGHT_MOST_S), 1)
+
     def _passes(self, per_epoch: float) -> float:
         """Return how often each photo will be seen; a guess where the budget is in minutes."""
         if "minutes" in self.values:
-            cpu = self.machine.device == "cpu"
-            speed = CPU_PHOTOS_PER_S * self.machine.cores if cpu else GPU_PHOTOS_PER_S * self.machine.count
-            return float(self.values["minutes"] * 60 * speed / self.train.photos)
+            return float(self.values["minutes"] * 60 * self._photos_per_s() / self.train.photos)
         if "epochs" in self.values:
             return float(self.values["epochs"])
         return float(self.values["steps"] / per_epoch)

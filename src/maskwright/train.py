@@ -34,6 +34,7 @@ from maskwright.files import refuse_existing, refuse_input, sha256, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar
 from maskwright.models import Segmenter
 from maskwright.plan import Machine, Plan, plan
+from maskwright.preflight import preflight, usable
 from maskwright.run import BEST, LAST, RESUME, Run, load_tensors, save_tensors
 from maskwright.settings import TrainSettings
 
@@ -74,7 +75,8 @@ def train(
         The run; the plan with `dry_run`.
 
     Raises:
-        UserError: If the data cannot be trained on, the output exists, or a loss is not finite (naming the photo).
+        UserError: If the data cannot be trained on, the output exists, the pre-flight fails (nothing is written then),
+            or a loss is not finite (naming the photo).
         KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
     """
     began = time.perf_counter()
@@ -107,12 +109,18 @@ def train(
         return made
     run = Run.read(out) if resume else _new_run(out, data, made, fingerprint)
     if first and not resume:
+        # In the first process, before the others are started (torchrun's and SLURM's wait for it where they meet).
+        tested = _preflight(data, run, made, machine, tell)
+        if tested is not None:
+            began += tested["took_s"]  # the minutes are the training's
         if out.is_dir():
             shutil.rmtree(out)
         else:
             out.unlink(missing_ok=True)
         write_json(out / "plan.json", plan_json(made))
         write_json(out / "facts.json", facts.model_dump(mode="json"))
+        if tested is not None:
+            write_json(out / "preflight.json", tested)
     if first:
         run = run.write(state="training")
     devices = made.settings.devices or 1
@@ -125,6 +133,22 @@ def train(
         partial(_in_process, run=run, made=made, machine=machine, resume=resume, told=say is not None)
     )
     return Run.read(out)
+
+
+def _preflight(
+    data: Path, run: Run, made: Plan, machine: Machine, tell: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Test the training before anything is written; `None` if the plan has no pre-flight, or the user wants none."""
+    if made.settings.preflight is False and made.reasons["preflight"].source == "user":
+        return None
+    truth = _read(run, "train")
+    if not made.settings.preflight:
+        usable(truth, made, tell)  # costs nothing
+        return None
+    keep_freed_memory()
+    val = Dataset.read_split(data, "val")
+    photos = len(val.images) if val is not None and len(val) else 0
+    return preflight(run, made, machine, truth, photos, partial(_optimiser, made.settings), LOSSES, tell).json()
 
 
 def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool, told: bool) -> None:
@@ -311,7 +335,7 @@ class _Training:
         )
         photos = Photos(truth, self.plan.canvas, how, cast(int, self.settings.seed), self.plan.cache_mb)
         network = self.run.build(cast(str, self.settings.weights))
-        optimiser = torch.optim.AdamW(self._groups(network), fused=True)
+        optimiser = _optimiser(self.settings, network)
         if resume:
             self._load(network, optimiser)
         model, optimiser = fabric.setup(network, optimiser)
@@ -369,22 +393,6 @@ class _Training:
             batches.close()
         self.tell(f"trained {self.at.step} steps in {clock(self.at.elapsed_s)}: {self.run.path}")
         return self.run
-
-    def _groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Two rates (backbone, the rest) by two decays (weights; norms and biases none)."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "share": self.settings.backbone_rate if backbone else 1.0,
-                "weight_decay": self.settings.weight_decay if decays else 0.0,
-                "lr": 0.0,
-            }
-            for (backbone, decays), parameters in groups.items()
-        ]
 
     def _share(self, elapsed_s: float, fabric: Fabric) -> float:
         """Return how much of the budget is used, 0..1."""
@@ -568,6 +576,24 @@ class _Training:
         full = optimiser.state_dict()
         full["state"] = state
         optimiser.load_state_dict(full)
+
+
+def _optimiser(settings: TrainSettings, network: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW with two rates (backbone, the rest) by two decays (weights; norms and biases none)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+    parts = [
+        {
+            "params": parameters,
+            "share": settings.backbone_rate if backbone else 1.0,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "lr": 0.0,
+        }
+        for (backbone, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(parts, fused=True)
 
 
 def _read(run: Run, split: str) -> Dataset:

@@ -69,12 +69,16 @@ class _Entry:
 
 
 def is_coco(document: Any) -> bool:
-    """Tell whether a parsed JSON file is a COCO dataset."""
+    """Tell whether a parsed JSON file is a COCO dataset of objects; a panoptic one has segments, not objects."""
+    if not isinstance(document, dict):
+        return False
+    rows = document.get("annotations")
+    panoptic = isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "segments_info" in rows[0]
     return (
-        isinstance(document, dict)
-        and isinstance(document.get("images"), list)
-        and isinstance(document.get("annotations"), list)
+        isinstance(document.get("images"), list)
+        and isinstance(rows, list)
         and isinstance(document.get("categories"), list)
+        and not panoptic
     )
 
 

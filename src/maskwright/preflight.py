@@ -1,0 +1,638 @@
+"""A minute before a training: is there something to learn, does the network learn it, in which time and memory.
+
+What is tested, and what a pass proves:
+
+- *Usable objects.* Objects that keep fewer pixels than the loader asks for at the working size teach nothing; they are
+  counted for the whole split, and a split in which none is left is refused. The count follows from areas; that a thin
+  object survives scaling is seen only on the photos that are looked at.
+- *The loader.* What the network is given is drawn back to the photo's size and compared with the photo and the masks as
+  the files have them. A pass proves that reading, scaling and placing keep photo and masks together on the photos
+  looked at, without augmentation. It says nothing about whether the masks in the files are right.
+- *The picture.* On each photo, a linear map from the pretrained backbone's features to the masks is fitted in closed
+  form: once to the masks as they are, and once to each mirrored, turned or shifted copy. Masks that follow the picture
+  fit better than copies that do not. A copy that fits clearly better on the mean of the photos is refused: the masks
+  are turned against their photos, in the files. A tenth of photos that are wrong, a shift of a few pixels, and objects
+  that look alike when they are turned stay unseen.
+- *The loss.* A fresh network learns two photos for a few steps at the planned rate. A pass proves that gradients reach
+  every part that began high and that the rate is not far off; not that any accuracy will be reached.
+- *The way back.* The objects found by that network, at the photo's size, are compared with the masks in the file. A
+  network can learn mirrored masks, so this proves nothing about the files: it proves that training and prediction mean
+  the same place by the same numbers.
+
+The forecast is what those steps took and needed, extended to the planned training; several devices that wait for each
+other, or share cores, take longer. Nothing of the network is kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from maskwright import pixels
+from maskwright.batches import LEAST_PIXELS, NO_AUGMENTATION, Augmentation, Batch, Photos, Sample, collate, prefetch
+from maskwright.dataset import Dataset
+from maskwright.detections import detect_photo
+from maskwright.errors import UserError
+from maskwright.files import read_photo
+from maskwright.log import clock, memory_mb
+from maskwright.models import Segmenter
+from maskwright.plan import BASE_BATCH, BASE_RATE, MULTIPLE, Machine, Plan
+from maskwright.run import Run
+from maskwright.turns import AS_GIVEN, TURNS, drawn_back, is_thick, photo_turn, picture_fit
+
+LEAST_PHOTOS = 3
+"""With fewer, a turned copy may fit better by chance; it is told and not refused."""
+
+STEPS = 24
+"""Steps on two photos: by then a network with pretrained weights finds their objects at an IoU of about 0.9."""
+
+LEAST_STEPS = 8
+"""With fewer, which is all that a slow machine may manage, the loss is not judged."""
+
+PART_STEPS = 16
+"""With fewer, only the sum of the losses is judged: its parts may begin to fall one after the other."""
+
+LOOKED_AT = 12
+"""Photos, evenly spaced over those with objects, that the loader and the picture are tested on."""
+
+MARGIN = 0.1
+"""By how much a mirrored, turned or shifted copy of the masks must fit better, before the masks are called wrong."""
+
+LARGE_PX = 1024
+"""Objects of so many pixels at the working size are compared one by one; smaller or thin ones are mostly edge."""
+
+LEAST_IOU = 0.8
+"""Of a large, thick object after its way to the working size and back; real ones come back at 0.95 and more."""
+
+LARGEST_SIDE = 2048  # that `--side` takes
+
+
+@dataclass(frozen=True)
+class Usable:
+    """How many objects of a split can be learned from at the working size.
+
+    Attributes:
+        objects: Those with a mask, crowds left out.
+        lost: Of these, those with fewer than 12 pixels at the working size.
+        photos: Photos with an object that is not lost.
+    """
+
+    objects: int
+    lost: int
+    photos: int
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the pre-flight measured; `None` where there was not enough to measure.
+
+    Attributes:
+        usable: See `Usable`.
+        photos: The two photos that were learned.
+        steps: Steps on them.
+        first, last: Losses by name, and their `total`: before the first step, and mean of the last three.
+        loader_iou: Least IoU of a large object after its way through the loader and back to the photo's size.
+        loader_photos: Photos that this was measured on.
+        picture_fit: Share of the masks' variance that a linear map of the picture's features explains, mean of the
+            photos, for the masks as they are and for turned and shifted copies.
+        found_iou: Mean IoU of the objects of the two photos with what the network found, for the masks as they are and
+            for turned copies.
+        step_s: Seconds per step, batch made meanwhile.
+        start_s: Seconds forecast for reading photos before the first step.
+        validation_s: Seconds forecast for one validation.
+        training_s: Seconds forecast for the training, or what it was given.
+        training_steps: Steps, forecast where the training was given minutes.
+        memory_mb: Peak memory forecast: of one GPU, or of all processes on a CPU.
+        memory_limit_mb: What there is.
+        took_s: Seconds that the pre-flight took.
+    """
+
+    usable: Usable
+    photos: tuple[str, ...]
+    steps: int
+    first: dict[str, float]
+    last: dict[str, float]
+    loader_iou: float | None
+    loader_photos: int
+    picture_fit: dict[str, float] | None
+    found_iou: dict[str, float] | None
+    step_s: float
+    start_s: float
+    validation_s: float
+    training_s: float
+    training_steps: int
+    memory_mb: int
+    memory_limit_mb: int
+    took_s: float
+
+    def json(self) -> dict[str, Any]:
+        """Return what `preflight.json` holds."""
+        return cast("dict[str, Any]", _rounded(asdict(self)))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def usable(truth: Dataset, made: Plan, tell: Callable[[str], None]) -> Usable:
+    """Count the objects that can be learned from at the working size, and refuse a split without one.
+
+    Args:
+        truth: The train split.
+        made: The plan; its canvas is the working size.
+        tell: Told how many are lost, if any are.
+
+    Raises:
+        UserError: If no object is left; the fix is the side at which half of them would be learned.
+    """
+    have, seen = _sizes(truth, made.canvas)
+    kept = have & (seen >= LEAST_PIXELS)
+    objects, lost = int(have.sum()), int((have & ~kept).sum())
+    side = max(made.canvas)
+    if not kept.any():
+        sizes = np.sort(seen[have])
+        where = [f"{truth.folder}: {objects} objects, {len(truth) - objects} others (crowds, boxes without a mask)"]
+        fix = "give objects with masks"
+        if objects and sizes[-1] > 0:
+            where.append(f"the largest object has {sizes[-1]:.1f} pixels at side {side}, {LEAST_PIXELS} are needed")
+            middle = float(sizes[len(sizes) // 2]) or float(sizes[-1])
+            need = math.ceil(side * math.sqrt(LEAST_PIXELS / middle) / MULTIPLE) * MULTIPLE
+            fix = f"--side {need}" if need <= LARGEST_SIDE else "cut the photos into parts in which objects are larger"
+        raise UserError("no object is large enough to be learned at the network's working size", where, fix)
+    if lost:
+        tell(
+            f"warning: {lost:,} of {objects:,} objects have fewer than {LEAST_PIXELS} pixels at side {side} and are not"
+            " learned (more: a larger --side)"
+        )
+        none = [
+            category.name
+            for category in truth.categories
+            if (have & (truth.category_ids == category.id)).any()
+            and not (kept & (truth.category_ids == category.id)).any()
+        ]
+        if none:
+            tell(f"warning: no object of these categories is large enough to be learned: {', '.join(none)}")
+    return Usable(objects, lost, len(np.unique(truth.image_index[kept])))
+
+
+def _sizes(truth: Dataset, canvas: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return per object whether it has a mask of its own, and its pixels on the canvas."""
+    have = ~truth.crowd & (np.diff(truth.rle_ends) > 0)
+    scale = np.array([min(canvas[1] / i.width, canvas[0] / i.height) for i in truth.images])
+    area = truth.areas if truth.measured is None else np.fmax(truth.measured[:, 0], 0.0)
+    return have, area * scale[truth.image_index] ** 2
+
+
+def preflight(
+    run: Run,
+    made: Plan,
+    machine: Machine,
+    truth: Dataset,
+    validation_photos: int,
+    optimiser: Callable[[nn.Module], torch.optim.Optimizer],
+    losses: Sequence[str],
+    tell: Callable[[str], None],
+) -> Preflight:
+    """Test a training before it begins, within `made.preflight_s` seconds, and forecast it.
+
+    Nothing is written, and all random states are as before when it is done, so the training is the same without it.
+
+    Args:
+        run: What is to be trained; its folder need not exist.
+        made: The plan.
+        machine: What training runs on.
+        truth: The train split.
+        validation_photos: How many photos a validation has.
+        optimiser: Makes the training's optimiser for a network; groups have a `share` of the learning rate.
+        losses: Names of the losses that are summed.
+        tell: Called with each line of text.
+
+    Raises:
+        UserError: If nothing is left to learn, photos and masks do not lie on each other, the loss does not fall or is
+            not finite, or the memory of the GPU is not enough.
+        KeyboardInterrupt: After Ctrl-C, at once; there is nothing to save.
+    """
+    with _random_states_kept(machine, cast(int, made.settings.seed)):
+        try:
+            return _Preflight(run, made, machine, truth, validation_photos, losses, tell).go(optimiser)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the training does not fit into the memory of the GPU",
+                [f"{machine.name}: {str(error).splitlines()[0]}"],
+                f"--batch-size {max(cast(int, made.settings.batch_size) // 2, 1)}, or a smaller --side",
+            ) from None
+        finally:
+            gc.collect()
+            if machine.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+
+
+@contextmanager
+def _random_states_kept(machine: Machine, seed: int) -> Iterator[None]:
+    devices = list(range(torch.cuda.device_count())) if machine.device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Preflight:
+    """One pre-flight; `go` is its course."""
+
+    def __init__(
+        self,
+        run: Run,
+        made: Plan,
+        machine: Machine,
+        truth: Dataset,
+        validation_photos: int,
+        losses: Sequence[str],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.began = time.perf_counter()
+        self.run, self.plan, self.machine, self.truth, self.names = run, made, machine, truth, tuple(losses)
+        self.validation_photos = validation_photos
+        self.settings = made.settings
+        self.tell: Callable[[str], None] = lambda text: tell(f"pre-flight: {text}")
+        self.warn = tell
+        self.device = torch.device(machine.device)
+
+    def left_s(self) -> float:
+        return self.plan.preflight_s - (time.perf_counter() - self.began)
+
+    def go(self, optimiser: Callable[[nn.Module], torch.optim.Optimizer]) -> Preflight:
+        counts = usable(self.truth, self.plan, self.warn)
+        # All that is looked at is one small dataset, whose photos are decoded once.
+        self.small = part_of(self.truth, chosen_photos(self.truth, self.plan.canvas, LOOKED_AT))
+        photos = Photos(self.small, self.plan.canvas, NO_AUGMENTATION, 0, self.plan.cache_mb)
+        started = time.perf_counter()
+        photos.fill_cache(cast(int, self.settings.workers))
+        read_s = (time.perf_counter() - started) / len(photos)
+        samples = [photos.sample(i, 0, i) for i in range(len(photos))]
+        if not any(len(s.objects) for s in samples):
+            raise UserError(
+                "no object of the photos looked at is left when they are scaled to the network's working size",
+                [str(self.small.photo_path(image)) for image in self.small.images],
+                "give a larger --side; thin objects need more pixels than others of their area",
+            )
+        self.tell(
+            f"{counts.objects - counts.lost:,} of {counts.objects:,} objects, in {counts.photos:,} photos, are large"
+            f" enough to be learned at side {max(self.plan.canvas)}"
+        )
+        iou, looked = self.loader(samples)
+        network = self.run.build(cast(str, self.settings.weights)).to(self.device)
+        fit = self.picture(network, samples)
+        two = median_two(samples)
+        steps, first, last, times = self.learn(network, optimiser(network), two, photos)
+        found, detect_s = self.way_back(network, two, steps)
+        result = Preflight(
+            usable=counts,
+            photos=tuple(self.small.images[s.photo].file_name for s in two),
+            steps=steps,
+            first=first,
+            last=last,
+            loader_iou=iou,
+            loader_photos=looked,
+            picture_fit=fit,
+            found_iou=found,
+            step_s=times,
+            start_s=read_s * min(len(self.truth.images), photos.room),
+            validation_s=detect_s * self.validation_photos,
+            training_s=0.0,
+            training_steps=0,
+            memory_mb=self.memory(photos),
+            memory_limit_mb=memory_limit_mb(self.machine),
+            took_s=0.0,
+        )
+        result = replace(result, **self.forecast(result))
+        self.tell_forecast(result)
+        result = replace(result, took_s=time.perf_counter() - self.began)
+        beside = ", beside the minutes of the training" if self.settings.minutes else ""
+        self.tell(f"passed in {result.took_s:.0f} s{beside}")
+        return result
+
+    def loader(self, samples: Sequence[Sample]) -> tuple[float | None, int]:
+        """Compare what the network is given with the files, at the photos' own size.
+
+        Returns:
+            The least IoU of a large object (`None` if there is none), and how many photos were looked at.
+
+        Raises:
+            UserError: If a photo or a large object does not come back where it was.
+        """
+        least: float | None = None
+        looked = 0
+        wrong: list[str] = []
+        for count, sample in enumerate(samples):
+            if count and self.left_s() < 0.7 * self.plan.preflight_s:
+                break  # large photos take their time to read
+            looked = count + 1
+            image = self.small.images[sample.photo]
+            path = self.small.photo_path(image)
+            plain = read_photo(path)
+            back = drawn_back(sample.image.numpy().transpose(1, 2, 0), image.size)
+            turn = photo_turn(back, plain)
+            if turn != AS_GIVEN:
+                wrong.append(f"{path}: the network sees it {turn}")
+            for mask, k in zip(sample.masks.numpy(), sample.objects, strict=True):
+                if mask.sum() < LARGE_PX or not is_thick(mask):
+                    continue
+                seen, true = drawn_back(mask * np.uint8(255), image.size) >= 128, self.small.mask(k)
+                iou = float((seen & true).sum() / max((seen | true).sum(), 1))
+                least = iou if least is None else min(least, iou)
+                if iou < LEAST_IOU:
+                    wrong.append(f"{path}: annotation {int(self.small.ids[k])} comes back at IoU {iou:.2f}")
+        if wrong:
+            raise UserError(
+                "photos and masks do not reach the network as the files have them",
+                wrong,
+                "prepare the data again; if that does not help, it is a bug of Maskwright's: please report it",
+            )
+        text = (
+            "no object is large and thick enough to compare"
+            if least is None
+            else f"IoU of large objects at least {least:.2f}"
+        )
+        self.tell(f"the network sees photos and masks where the files have them ({looked} photos, {text})")
+        return least, looked
+
+    def picture(self, network: nn.Module, samples: Sequence[Sample]) -> dict[str, float] | None:
+        """Compare how well the masks, and turned and shifted copies of them, fit what is seen in the photos.
+
+        Raises:
+            UserError: If a copy fits clearly better.
+        """
+        backbone = getattr(network, "backbone", None)
+        if backbone is None:
+            return None
+        network.eval()
+        fits = [
+            fit
+            for sample in samples
+            if len(sample.objects)
+            and (fit := picture_fit(backbone, sample.image.to(self.device), sample.masks)) is not None
+        ]
+        if not fits:
+            self.tell("whether the masks follow the pictures cannot be told: the photos are too small")
+            return None
+        mean = {name: statistics.fmean(fit[name] for fit in fits) for name in fits[0]}
+        own = mean[AS_GIVEN]
+        best = max((name for name in mean if name != AS_GIVEN), key=lambda name: mean[name])
+        figures = f"the picture explains {own:.0%} of them as they are, {mean[best]:.0%} {best}"
+        if len(fits) >= LEAST_PHOTOS and mean[best] > own + MARGIN:
+            raise UserError(
+                f"the masks fit their photos better {best}",
+                [f"{self.small.folder}: {figures} ({len(fits)} photos)"],
+                "look at photos and masks (EXIF orientation applied to one side only?) and prepare the data again;"
+                " if they are right: --no-preflight",
+            )
+        if own > mean[best] + MARGIN or (best.startswith("shifted") and own > mean[best]):
+            self.tell(f"masks follow the pictures: {figures} ({len(fits)} photos)")
+        else:
+            self.tell(f"whether the masks follow the pictures cannot be told: {figures} ({len(fits)} photos)")
+        return mean
+
+    def learn(
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, two: Sequence[Sample], photos: Photos
+    ) -> tuple[int, dict[str, float], dict[str, float], float]:
+        """Learn two photos as training would, but for the augmentation, and judge how the losses fall.
+
+        Meanwhile the batches of a training are made and thrown away, so that the steps take what they will take.
+
+        Returns:
+            Steps, first and last losses, seconds per step.
+        """
+        settings = self.settings
+        size = cast(int, settings.batch_size) // cast(int, settings.devices)
+        batch = collate([two[i % len(two)] for i in range(size)])
+        images = batch.images.to(self.device).contiguous(memory_format=torch.channels_last)
+        targets = [{k: v.to(self.device) for k, v in target.items()} for target in batch.targets]
+        kind = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[settings.precision or "32"]
+        scaler = torch.amp.GradScaler(self.device.type, enabled=kind is torch.float16)
+        seen: list[dict[str, float]] = []
+        times: list[float] = []
+        network.train()
+        model = cast(Segmenter, network)
+        others = prefetch(self._as_in_training(photos, size), 0)
+        try:
+            while len(seen) < STEPS and (not seen or self.left_s() > self._next_s(times)):
+                started = time.perf_counter()
+                next(others)
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * group["share"] * min(1.0, (len(seen) + 1) / 5)
+                with torch.autocast(self.device.type, kind or torch.float32, enabled=kind is not None):
+                    found = model.losses(images, targets)
+                    total = torch.stack([found[name] for name in self.names]).sum()
+                values = {name: float(found[name].detach()) for name in self.names}
+                seen.append(values | {"total": sum(values.values())})
+                if not math.isfinite(seen[-1]["total"]):
+                    self._refuse_infinite(two, seen)
+                optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(scaler.scale(total))
+                scaler.unscale_(optimiser)
+                nn.utils.clip_grad_norm_(network.parameters(), cast(float, settings.clip_norm))
+                scaler.step(optimiser)
+                scaler.update()
+                times.append(time.perf_counter() - started)
+        finally:
+            others.close()
+        first, last = seen[0], _mean(seen[-3:])
+        self._judge(two, len(seen), first, last)
+        return len(seen), first, last, statistics.median(times[len(times) // 2 :])
+
+    def _as_in_training(self, photos: Photos, size: int) -> Callable[[int], Batch]:
+        settings = self.settings
+        how = Augmentation(
+            flip=bool(settings.flip),
+            turn=bool(settings.turn),
+            scale_jitter=cast(float, settings.scale_jitter),
+            colour_jitter=cast(float, settings.colour_jitter),
+        )
+        real = Photos(self.small, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb)
+        if len(self.truth.images) <= real.room:  # else photos are decoded anew in training too
+            real.cache = photos.cache
+        return lambda step: collate([real.sample((step * size + i) % len(real), step, i) for i in range(size)])
+
+    def _next_s(self, times: Sequence[float]) -> float:
+        """Return the seconds to keep for a step, and for detection: two photos cost up to four steps.
+
+        The first step takes about twice as long as the others.
+        """
+        known = times[1:] or [times[0] / 2]
+        return 1.5 * statistics.median(known) + min(4.0 * min(known), 15.0)
+
+    def _named(self, two: Sequence[Sample]) -> str:
+        return ", ".join(str(self.small.photo_path(self.small.images[s.photo])) for s in two)
+
+    def _refuse_infinite(self, two: Sequence[Sample], seen: Sequence[dict[str, float]]) -> None:
+        bad = [name for name in self.names if not math.isfinite(seen[-1][name])]
+        raise UserError(
+            f"a loss is not finite at step {len(seen)} of the pre-flight: the training would fail",
+            [f"{self._named(two)}: {', '.join(f'{name} is {seen[-1][name]}' for name in bad)}"],
+            "look at these photos and masks; if they are sound, use a lower rate:"
+            f" --learning-rate {cast(float, self.settings.learning_rate) / 3:.1g}",
+        )
+
+    def _judge(self, two: Sequence[Sample], steps: int, first: dict[str, float], last: dict[str, float]) -> None:
+        # Parts that begin near zero, as the boxes' do while no proposal is near an object, must rise before they fall.
+        parts = [name for name in self.names if first[name] >= 0.05 * first["total"]]
+        moved = ", ".join(f"{name} {first[name]:.2f} -> {last[name]:.2f}" for name in parts)
+        text = f"loss {first['total']:.2f} -> {last['total']:.2f} in {steps} steps on two photos ({moved})"
+        if steps < LEAST_STEPS:
+            self.tell(f"{text}: too few steps fit into {self.plan.preflight_s:.0f} s to judge")
+            return
+        stuck = [name for name in parts if steps >= PART_STEPS and last[name] >= first[name]]
+        if last["total"] > 0.9 * first["total"] or stuck:
+            rate = cast(float, self.settings.learning_rate)
+            rule = BASE_RATE * math.sqrt(cast(int, self.settings.batch_size) / BASE_BATCH)
+            if 0.5 * rule < rate < 2 * rule:
+                advice = f"use a lower rate: --learning-rate {rate / 3:.1g}"
+            else:
+                high = "high" if rate > rule else "low"
+                advice = f"the learning rate {rate:.2g} may be too {high}: leave it out (the rule gives {rule:.2g})"
+            where = [f"{self._named(two)}: {text}"]
+            if stuck:
+                where.append(f"these do not fall at all: {', '.join(stuck)}")
+            raise UserError(
+                "the loss does not fall on two photos: the training would not learn",
+                where,
+                f"{advice}; look at these photos and masks; to train all the same: --no-preflight",
+            )
+        self.tell(f"the loss falls: {text}")
+
+    def way_back(self, network: nn.Module, two: Sequence[Sample], steps: int) -> tuple[dict[str, float] | None, float]:
+        """Compare what the network now finds in the two photos with the files' masks.
+
+        Returns:
+            Mean IoU by turn (`None` without an object), and the seconds of detecting a photo.
+
+        Raises:
+            UserError: If what is found lies on a turned copy of the masks.
+        """
+        network.eval()
+        names = [c.name for c in self.truth.categories]
+        overlaps: dict[str, list[float]] = {}
+        times = []
+        for sample in two:
+            image = self.small.images[sample.photo]
+            photo = read_photo(self.small.photo_path(image))
+            started = time.perf_counter()
+            found = detect_photo(cast(Segmenter, network), photo, cast(int, self.settings.side), names)
+            times.append(time.perf_counter() - started)
+            for k in sample.objects[:20]:
+                mask = self.small.mask(k)
+                for name, turn in TURNS.items():
+                    turned = np.ascontiguousarray(turn(mask))
+                    if turned.shape != mask.shape:
+                        continue
+                    best = 0.0
+                    if len(found):
+                        best = float(pixels.iou([pixels.encode(turned)], list(found.rles), image.size).max())
+                    overlaps.setdefault(name, []).append(best)
+        if not overlaps:
+            return None, statistics.fmean(times)
+        mean = {name: statistics.fmean(values) for name, values in overlaps.items()}
+        own = mean[AS_GIVEN]
+        best_name = max((name for name in mean if name != AS_GIVEN), key=lambda name: mean[name])
+        figures = f"IoU {own:.2f} with the masks as they are, {mean[best_name]:.2f} {best_name}"
+        if steps >= LEAST_STEPS and mean[best_name] > max(0.3, own + MARGIN):
+            raise UserError(
+                f"what the network finds lies on the masks {best_name}",
+                [f"{self._named(two)}: {figures}"],
+                "look at these photos and masks; if they belong together, it is a bug of Maskwright's: report it",
+            )
+        if own < max(0.3, mean[best_name]):
+            self.tell(f"whether found masks lie on the true ones cannot be told after {steps} steps: {figures}")
+        else:
+            self.tell(f"found masks lie on the true ones: {figures}")
+        return mean, statistics.fmean(times)
+
+    def memory(self, photos: Photos) -> int:
+        """Forecast the peak memory of the training in MB."""
+        if self.machine.device == "cuda":
+            return int(torch.cuda.max_memory_allocated() // 2**20)
+        held = sum(cached.image.width * cached.image.height * 3 for cached in photos.cache.values())
+        each = held / max(len(photos.cache), 1)
+        more = each * max(min(len(self.truth.images), photos.room) - len(photos.cache), 0) / 2**20
+        return round((memory_mb() + more) * cast(int, self.settings.devices))
+
+    def forecast(self, result: Preflight) -> dict[str, Any]:
+        """Return the time and steps of the planned training."""
+        count = cast(int, self.settings.validations) if self.validation_photos else 0
+        fixed = result.start_s + count * result.validation_s
+        if self.plan.steps is not None:
+            return {"training_s": fixed + self.plan.steps * result.step_s, "training_steps": self.plan.steps}
+        seconds = cast(float, self.settings.minutes) * 60
+        return {"training_s": seconds, "training_steps": max(1, int((seconds - fixed) / result.step_s))}
+
+    def tell_forecast(self, result: Preflight) -> None:
+        passes = result.training_steps / self.plan.steps_per_epoch
+        time_s = f"{result.training_steps:,} steps of {result.step_s:.2f} s in {clock(result.training_s)}"
+        memory = f"{result.memory_mb:,} of {result.memory_limit_mb:,} MB of memory"
+        self.tell(
+            f"forecast: {time_s}, {passes:.1f} passes over the photos, a validation in {clock(result.validation_s)},"
+            f" {memory}"
+        )
+        if result.memory_mb > 0.95 * result.memory_limit_mb:
+            self.warn(f"warning: the training may not fit into memory ({memory}): a smaller --batch-size or --side")
+        if self.settings.minutes and passes < 1:
+            self.warn(
+                f"warning: {self.settings.minutes:g} minutes are enough for {passes:.0%} of the photos: more --minutes,"
+                " or a smaller --side"
+            )
+
+
+def _mean(seen: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(values[name] for values in seen) for name in seen[0]}
+
+
+def chosen_photos(truth: Dataset, canvas: tuple[int, int], count: int) -> list[int]:
+    """Return the positions of at most `count` photos with an object that can be learned, evenly spaced."""
+    have, seen = _sizes(truth, canvas)
+    photos = np.unique(truth.image_index[have & (seen >= LEAST_PIXELS)])
+    spaced = np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(np.int64)
+    return [int(i) for i in photos[spaced]]
+
+
+def part_of(truth: Dataset, photos: Sequence[int]) -> Dataset:
+    """Return the dataset of some of its photos (ascending positions) with their objects."""
+    position = np.full(len(truth.images), -1, dtype=np.int32)
+    position[list(photos)] = np.arange(len(photos), dtype=np.int32)
+    kept = truth.select(position[truth.image_index] >= 0)
+    return replace(kept, images=tuple(truth.images[i] for i in photos), image_index=position[kept.image_index])
+
+
+def median_two(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the two samples whose number of objects is nearest the median; the first ones if several are."""
+    have = [s for s in samples if s.objects]
+    middle = statistics.median(len(s.objects) for s in have)
+    return sorted(have, key=lambda s: abs(len(s.objects) - middle))[:2]
+
+
+def memory_limit_mb(machine: Machine) -> int:
+    """Return the memory that a training may use in MB: of the GPU, or of the machine or the container it runs in."""
+    if machine.device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
+    limits = [machine.memory_mb]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max": no limit
+            limits.append(int(text) // 2**20)
+    return min(limits)
