@@ -9,6 +9,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,36 +179,49 @@ def labelme_embedded(root: Path) -> None:
             path.unlink()
 
 
+PHOTOS_GO = {
+    "voc": "JPEGImages",
+    "labelme": ".",
+    "instance-folders": "{stem}/images",
+    "cityscapes": ".",
+    "polygons": ".",
+}
+"""Where the photos of a written form are looked for; `images` if it is not here."""
+
+MASKS_GO = dict.fromkeys(("categories", "instances", "ids", "category-folders", "colours", "trimap"), "masks")
+"""Forms of mask images alone go beside the photos; the others hold both."""
+
+
 def written(form: str, objects: int = 2, categories: tuple[str, ...] = ("bolt", "nut")) -> Callable[[Path], None]:
     """Return a function that writes a form with our own writer, the photos where the form looks for them."""
 
     def write(root: Path) -> None:
-        module, function = WRITERS[form].split(".")
         with tempfile.TemporaryDirectory() as spare:
-            photos(Path(spare) / "photos")
-            data = Dataset.build(
-                (d := dataset(objects, categories)).categories,
-                d.images,
-                d.annotations(),
-                folder=Path(spare) / "photos",
-            )
-            # Forms of mask images alone go beside the photos; the others hold both.
-            masks = root / "masks" if form in {"category-folders", "colours", "trimap"} else root
-            masks.mkdir(parents=True, exist_ok=True)
-            getattr(form_module(module.replace("_", "-")), function)(data, masks)
-            have = {path.name for path in root.rglob("*.jpg")}
-            for name in {f"{one}.jpg" for one in NAMES} - have:
-                target = {
-                    "voc": root / "JPEGImages",
-                    "labelme": root,
-                    "instance-folders": root / name.partition(".")[0] / "images",
-                    "cityscapes": root,
-                    "yolo": root / "images",
-                }.get(form, root / "images")
-                target.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(Path(spare) / "photos" / name, target / name)
+            photos(Path(spare))
+            write_form(form, dataset(objects, categories), Path(spare), root)
 
     return write
+
+
+def write_form(form: str, data: Dataset, photo_folder: Path, root: Path) -> tuple[str, ...]:
+    """Write a dataset in a form, with its photos; returns the writer's notes."""
+    target = root / MASKS_GO.get(form, ".")
+    target.mkdir(parents=True, exist_ok=True)
+    notes: tuple[str, ...] = ()
+    if form in WRITERS:
+        module, function = WRITERS[form].split(".")
+        notes = getattr(form_module(module.replace("_", "-")), function)(
+            replace(data, folder=photo_folder), target
+        ).notes
+    else:
+        write_mask_images(data, target, form)
+        (target / "ids.json").unlink(missing_ok=True)
+    have = {path.name for path in root.rglob("*") if path.suffix in {".jpg", ".png"} and MASKS_GO.get(form) is None}
+    for name in {image.file_name for image in data.images} - have:
+        place = root / PHOTOS_GO.get(form, "images").format(stem=name.rpartition(".")[0])
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(photo_folder / name, place / name)
+    return notes
 
 
 INPUTS: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {

@@ -13,9 +13,11 @@ import maskwright as mw
 from maskwright import facts as facts_module
 from maskwright import pixels
 from maskwright.check import Facts, facts_of
+from maskwright.check import _nearly as nearly
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.facts import Percentiles, near
+from maskwright.settings import CheckSettings
 
 SHARED = Path(__file__).parents[2] / "shared"
 HAMMER = Category(1, "hammer")
@@ -57,6 +59,10 @@ ONE = dataset([block(10, 10, 30, 30)])
 
 def codes(facts):
     return [f.code for f in facts.problems]
+
+
+def finding_of(facts, code):
+    return next(f for f in facts.problems if f.code == code)
 
 
 def said_of(facts, code):
@@ -436,6 +442,141 @@ def test_a_photo_listed_twice():
     )
 
 
+# Suspicions that show without photos
+
+
+def test_an_object_under_two_categories():
+    mask = block(10, 10, 40, 40)
+    facts = facts_of({"train": dataset([mask, (mask, 2)], categories=(HAMMER, NUT)), "val": ONE})
+    assert said_of(facts, "object-in-two-categories") == (
+        "1 object stands under two categories (IoU over 0.95): both cannot be right\n"
+        "  train/0.png: nut, annotation 2, is also hammer, annotation 1\n"
+        "fix: keep the category that is right"
+    )
+    assert "same-object-twice" not in codes(facts)
+    assert finding_of(facts, "object-in-two-categories").examples[0].annotations == (1, 2)
+
+
+def test_a_category_that_is_not_scored():
+    both = (HAMMER, NUT)
+    facts = facts_of(
+        {
+            "train": dataset([block(1, 1, 9, 9), (block(20, 20, 30, 30), 2)], categories=both),
+            "val": dataset([block(1, 1, 9, 9)], categories=both),
+        }
+    )
+    assert said_of(facts, "category-in-one-split") == (
+        "1 category has objects in train only: how well it is found is not measured\n"
+        "  nut: 1 in train, 0 in val\n"
+        "fix: move some photos of it to the other splits"
+    )
+    assert not facts.errors
+    assert "category-in-one-split" not in codes(facts_of({"train": ONE, "val": dataset([])}))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        ("Hammer", "hammer", "case or spaces"),
+        ("claw hammer", "claw_hammer ", "case or spaces"),
+        ("hammer", "hammers", "singular and plural"),
+        ("box", "boxes", "singular and plural"),
+        ("berry", "berries", "singular and plural"),
+        ("hammer", "hamer", "1 letter"),
+        ("wrench", "wrecnh", "1 letter"),
+        ("screwdriver", "scewdrivr", "2 letters"),
+    ],
+)
+def test_names_that_nearly_agree(a, b, why):
+    categories = (Category(1, a), Category(2, b))
+    data = dataset([block(1, 1, 9, 9), (block(20, 20, 30, 30), 2)], categories=categories)
+    assert said_of(facts_of({"train": data, "val": data}), "near-categories") == (
+        "1 pair of category names differs only by case, spaces, plural or a letter\n"
+        f"  '{a}' and '{b}': {why}; 2 and 2 objects\n"
+        "fix: if they mean one thing, give them one name in the annotation files, then prepare again"
+    )
+
+
+COCO_NAMES = """person;bicycle;car;motorcycle;airplane;bus;train;truck;boat;traffic light;fire hydrant;stop sign;
+parking meter;bench;bird;cat;dog;horse;sheep;cow;elephant;bear;zebra;giraffe;backpack;umbrella;handbag;tie;
+suitcase;frisbee;skis;snowboard;sports ball;kite;baseball bat;baseball glove;skateboard;surfboard;
+tennis racket;bottle;wine glass;cup;fork;knife;spoon;bowl;banana;apple;sandwich;orange;broccoli;carrot;
+hot dog;pizza;donut;cake;chair;couch;potted plant;bed;dining table;toilet;tv;laptop;mouse;remote;keyboard;
+cell phone;microwave;oven;toaster;sink;refrigerator;book;clock;vase;scissors;teddy bear;hair drier;toothbrush"""
+
+
+def test_names_that_are_just_different():
+    names = [name.strip() for name in COCO_NAMES.replace("\n", "").split(";")]
+    names += ["bolt 1", "bolt 2", "M4 screw", "M5 screw", "type a", "type b", "house", "fig", "date"]
+    found = [(a, b) for n, a in enumerate(names) for b in names[:n] if nearly(a, b)]
+    assert found == []
+
+
+def test_masks_that_look_inverted():
+    y, x = np.mgrid[:60, :80]
+    blob = (y - 25) ** 2 + (x - 30) ** 2 < 150
+    facts = facts_of({"train": dataset([~blob], [blob]), "val": ONE})
+    assert said_of(facts, "looks-inverted") == (
+        "1 mask looks inverted: it fills the photo but for one patch in it\n"
+        f"  train/0.png: hammer, annotation 1, {4800 - int(blob.sum()):,} pixels\n"
+        "fix: look at them: where the object is the patch, exchange black and white in the mask image"
+    )
+
+
+def test_objects_under_the_stride():
+    size = (1200, 1600)  # made 640 wide, 0.4 of it: a step of 6 pixels is 15 of the photo's
+    two = [block(0, 0, 14, 14, size), block(50, 50, 90, 64, size)]
+    data = dataset([block(100, 100, 120, 110, size)], two, size=size)
+    facts = facts_of({"train": data, "val": ONE}, CheckSettings(stride=6))
+    assert said_of(facts, "under-stride") == (
+        "2 objects are smaller than one step of the network's map, once the photo has its working size\n"
+        "  train/1.png: hammer, annotation 2, 196 pixels, 5.6 pixels a side at a working size of 640; a step is 6\n"
+        "  train/0.png: hammer, annotation 1, 200 pixels, 5.7 pixels a side at a working size of 640; a step is 6\n"
+        "fix: cut the photos into tiles, or train with a larger --side; as it is they will hardly be found"
+    )
+    assert "under-stride" not in codes(facts_of({"train": data, "val": ONE}, CheckSettings(stride=1)))
+
+
+def test_photos_with_more_objects_than_are_looked_for():
+    crowd = [block(y, x, y + 4, x + 4) for y in range(0, 60, 6) for x in range(0, 80, 8)]
+    facts = facts_of({"train": dataset(crowd[:60], crowd[:51]), "val": ONE}, CheckSettings(detections=50))
+    assert said_of(facts, "crowded-photo") == (
+        "2 photos have more objects than are looked for\n"
+        "  train/0.png: 60 objects, the limit is 50\n"
+        "  train/1.png: 51 objects, the limit is 50\n"
+        "fix: cut them into tiles; what is over the limit counts as missed"
+    )
+    assert [e.photo for e in finding_of(facts, "crowded-photo").examples] == ["0.png", "1.png"]
+    assert "crowded-photo" not in codes(facts_of({"train": dataset(crowd), "val": ONE}))
+
+
+def test_boxes_in_place_of_masks():
+    photos = [[block(1, 1, 9 + n % 3, 12)] for n in range(20)]
+    facts = facts_of({"train": dataset(*photos), "val": dataset([stick(30)], size=(101, 101))})
+    assert said_of(facts, "boxes-for-masks").startswith(
+        "20 masks are exact rectangles: they look like boxes, not outlines\n  train/0.png: hammer, annotation 1, "
+    )
+    assert said_of(facts, "boxes-for-masks").endswith(
+        "fix: draw the outlines; a network learns to predict boxes from them otherwise"
+    )
+    assert "boxes-for-masks" not in codes(facts_of({"train": dataset(*photos[:19])}))
+
+
+def test_examples_are_few_and_the_worst_come_first():
+    sizes = [3, 1, 2, *([5] * 20)]
+    facts = facts_of({"train": dataset(*[[block(0, 0, 1, n)] for n in sizes]), "val": ONE})
+    finding = finding_of(facts, "speck")
+    assert finding.count == 23
+    assert [e.note for e in finding.examples[:3]] == [
+        "hammer, annotation 2, 1 pixels",
+        "hammer, annotation 3, 2 pixels",
+        "hammer, annotation 1, 3 pixels",
+    ]
+    assert len(finding.examples) == 12
+    assert (finding.examples[0].split, finding.examples[0].photo) == ("train", "1.png")
+    assert finding.examples[0].annotations == (2,)
+
+
 # The verb
 
 
@@ -457,6 +598,23 @@ def test_check_says_warnings_with_their_fix(tmp_path):
     said = []
     assert codes(mw.check(tmp_path, say=said.append)) == ["no-val"]
     assert said[1].startswith("warning: there is no val split")
+
+
+def test_check_says_notes_after_warnings(tmp_path):
+    data = write(tmp_path, train=dataset([block(10, 10, 30, 30)], [block(5, 5, 20, 40)]))
+    (data / "train" / "1.png").write_bytes((data / "train" / "0.png").read_bytes())
+    said = []
+    facts = mw.check(data, say=said.append)
+    assert codes(facts) == ["no-val", "photo-twice"]
+    assert [text.split()[0] for text in said[1:]] == ["warning:", "note:"]
+    assert [n.what for n in facts.notes] == ["1 photo repeats another of the same split, byte by byte"]
+
+
+def test_settings_of_check(tmp_path):
+    data = write(tmp_path, train=dataset([block(10, 10, 30, 30), block(40, 40, 50, 50)]), val=ONE)
+    assert codes(mw.check(data, detections=1)) == ["crowded-photo"]
+    with pytest.raises(UserError, match="did you mean 'detections'"):
+        mw.check(data, detection=1)
 
 
 def test_check_prints_nothing_unless_asked(tmp_path, capsys):
@@ -526,6 +684,7 @@ def test_photos_that_stand_in_two_splits(tmp_path):
     facts = mw.check(data)
     assert said_of(facts, "photo-leak") == (
         "1 photo stands in more than one split: scores will be too good\n"
+        "  val: 1 of 1 photos (100%)\n"
         f"  {data}/train/1.png = {data}/val/0.png\n"
         "fix: keep each photo in one split"
     )

@@ -84,7 +84,7 @@ def test_bulk_and_careful_reading_agree(rows, data):
         {"score": float("nan")},
         {"score": float("inf")},
         {"segmentation": {"size": [30, 20], "counts": rle()["counts"]}},
-        {"segmentation": {"size": list(SIZE), "counts": [600]}},
+        {"segmentation": {"size": list(SIZE), "counts": [600.0]}},
         {"segmentation": {"size": list(SIZE), "counts": rle()["counts"][:-4]}},
         {"segmentation": {"size": list(SIZE), "counts": "µ"}},
         {"segmentation": {"size": list(SIZE), "counts": ""}},

@@ -262,7 +262,7 @@ def test_annotations_that_cannot_be_read_are_named(changes, message):
     ("changes", "message"),
     [
         ({"width": 0}, "images[0]: width and height must be positive"),
-        ({"width": 100_000, "height": 100_000}, "images[0]: it declares 100,000 x 100,000 pixels; at most 500,000,000"),
+        ({"width": 100_000, "height": 100_000}, "images[0]: it declares 100,000 x 100,000 pixels; at most 150,000,000"),
         ({"file_name": ""}, "images[0]: file_name is empty"),
         ({"id": None}, "images[0]: int()"),
         ({"width": float("inf")}, "images[0]: cannot convert float infinity"),

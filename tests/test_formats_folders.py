@@ -153,8 +153,8 @@ def test_no_masks_folder(tmp_path):
     assert "images: 1 picture\n" in message
     assert "truth: 0 pictures\n" in message
     assert (
-        "name the folder of photos rgb, images, photos, img, image, photo or imgs and that of masks mask, masks,"
-        " annotations, labels, annotation or label" in message
+        "name the folder of photos rgb, images, photos, img, image, photo, imgs, jpegimages or pngimages and that of"
+        " masks mask, masks, annotations, labels, annotation, label or pedmasks" in message
     )
     assert "or name both: maskwright prepare PHOTOS MASKS -o DATA" in message
 
@@ -691,3 +691,11 @@ def test_a_colour_picture_holds_no_ids(tmp_path):
     assert message.endswith(
         "fix: check that these files are mask images; export ids as grey values, without smooth edges"
     )
+
+
+def test_soft_masks_whose_area_depends_on_the_cut_are_told(tmp_path):
+    soft = np.asarray(Image.fromarray(blob() * np.uint8(255)).filter(ImageFilter.GaussianBlur(2)))
+    _, said = run(pairs(tmp_path / "raw", [blob() * np.uint8(255), soft]), tmp_path)
+    share = int((soft[soft > 0] < 128).mean() * 100 + 0.5)
+    assert "note: in 1 mask it matters where soft edges are cut: of the pixels that are not 0, more than 5% are" in said
+    assert f"mask/1.png: {share}%" in said

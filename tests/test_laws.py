@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PillowImage
 
+from fuzz_world import write_form
 from maskwright import pixels
 from maskwright.check import facts_of
 from maskwright.dataset import SPLITS, Annotation, Category, Dataset, Image
@@ -179,3 +180,111 @@ def test_facts_do_not_change_when_photos_are_mirrored_or_turned(many):
     upright = facts(many)
     for turned in (many[:, ::-1], many[:, :, ::-1], many.transpose(0, 2, 1), np.rot90(many, axes=(1, 2))):
         assert facts(turned) == upright
+
+
+# ── every form that is written is read, pixel for pixel ──────────────────────────────────────────────────────────────
+
+SEVERAL = ["categories", "instances", "ids", "category-folders", "instance-folders", "voc", "colours", "cityscapes",
+           "polygons", "yolo", "labelme"]  # fmt: skip
+"""Forms that hold several objects in a photo; `categories` makes one of those of a category."""
+
+
+def scene(*kinds):
+    """Return the objects of one photo, `(category, mask)`, none over another."""
+    free = np.ones((23, 31), dtype=bool)
+    objects = []
+    for n, kind in enumerate(kinds):
+        mask = shape(kind) & free
+        if mask.any():
+            free &= ~mask
+            objects.append((n % 2 + 1, mask))
+    return objects
+
+
+def world_of(scenes, folder, categories=("bolt", "nut")):
+    """Save a photo for each scene, and return the dataset."""
+    images, annotations = [], []
+    for n, objects in enumerate(scenes, 1):
+        noise = np.random.default_rng(n).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        PillowImage.fromarray(noise).resize((31, 23), PillowImage.Resampling.BICUBIC).save(folder / f"p{n}.jpg")
+        images.append(Image(n, f"p{n}.jpg", 31, 23))
+        for category, mask in objects:
+            known = min(category, len(categories))
+            annotations.append(Annotation(len(annotations) + 1, n, known, pixels.encode(mask)))
+    return Dataset.build([Category(n, name) for n, name in enumerate(categories, 1)], images, annotations)
+
+
+def objects_of(made):
+    """Return the objects of every photo over all splits: `{file name: {(category, RLE), ...}}`."""
+    found = {}
+    for split in made.photos:
+        data = made.split(split)
+        names = {category.id: category.name for category in data.categories}
+        for n, image in enumerate(data.images):
+            rows = range(data.first[n], data.first[n + 1])
+            found[image.file_name] = sorted((names[int(data.category_ids[k])], data.rle(k)) for k in rows)
+    return found
+
+
+def expected(data):
+    names = {category.id: category.name for category in data.categories}
+    return {
+        image.file_name: sorted((names[a.category_id], a.rle) for a in data.annotations() if a.image_id == image.id)
+        for image in data.images
+    }
+
+
+def comes_back(form, data, folder, raw, out, **said):
+    """Write a dataset in a form, prepare it, and hold the objects against each other."""
+    write_form(form, data, folder, raw)
+    made = prepare(raw, out=out, **said)
+    assert objects_of(made) == expected(data)
+    return made
+
+
+@pytest.mark.parametrize("form", SEVERAL)
+def test_every_form_comes_back_pixel_for_pixel(form, tmp_path):
+    """Law: rings, parts, single pixels and lines, touching objects, borders and full masks: IoU exactly 1."""
+    scenes = [scene("ring", "line"), scene("corners", "pixel"), scene("border", "diagonal"), scene("full")]
+    scenes += [scene("pixel", "border", "ring")] if form not in {"categories", "ids"} else []
+    categories = ("nut",) if form == "ids" else ("bolt", "nut")
+    if form == "categories":
+        scenes, categories = [one[:1] for one in scenes], ("nut",)
+    (tmp_path / "photos").mkdir()
+    data = world_of(scenes, tmp_path / "photos", categories)
+    said = {"category": "nut"} if len(categories) == 1 else {}
+    said |= {"coding": "ids"} if form == "ids" else {}
+    comes_back(form, data, tmp_path / "photos", tmp_path / "raw", tmp_path / "out", **said)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "empty"])
+def test_trimaps_and_single_masks_come_back_pixel_for_pixel(kind, tmp_path):
+    for form in ("trimap", "categories"):
+        folder = tmp_path / form
+        (folder / "photos").mkdir(parents=True)
+        data = world_of([scene(kind), scene("ring")], folder / "photos", ("pet",))
+        comes_back(form, data, folder / "photos", folder / "raw", folder / "out", category="pet")
+
+
+@given(st.lists(hnp.arrays(np.bool_, (23, 31), elements=st.booleans(), fill=st.just(False)), min_size=1, max_size=2))
+@settings(max_examples=15)
+@pytest.mark.parametrize("form", ["polygons", "yolo", "labelme", "colours", "voc", "instance-folders"])
+def test_any_masks_come_back(form, masks):
+    """Law: the same for masks of any pixels."""
+    scenes = [[(n % 2 + 1, mask)] for n, mask in enumerate(masks) if mask.any()]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "photos").mkdir()
+        data = world_of([scene("ring"), scene("border"), *scenes], place / "photos")
+        comes_back(form, data, place / "photos", place / "raw", place / "out")
+
+
+def test_the_same_photos_in_two_forms_give_the_same_objects(tmp_path):
+    """Law: whichever tool the masks come from, the dataset is the same."""
+    (tmp_path / "photos").mkdir()
+    data = world_of([scene("ring", "line"), scene("border", "pixel"), scene("corners")], tmp_path / "photos")
+    made = {}
+    for form in ("polygons", "yolo", "labelme", "voc", "cityscapes", "instance-folders"):
+        write_form(form, data, tmp_path / "photos", tmp_path / form)
+        made[form] = objects_of(prepare(tmp_path / form, out=tmp_path / f"{form}-data"))
+    assert all(objects == expected(data) for objects in made.values())

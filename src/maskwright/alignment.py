@@ -166,7 +166,7 @@ def _masks(
     """Tell whether masks can be scored; masks on only some objects are a problem."""
     scored = True
     for data, name, what in ((true, truth_name, "true objects"), (found, found_name, "detections")):
-        bare = np.flatnonzero(np.diff(data.rle_ends) == 0)
+        bare = np.flatnonzero(~data.has_mask)
         if not len(bare):
             continue
         if len(bare) == len(data):

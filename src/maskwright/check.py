@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.dataset import SPLITS, Dataset, Image
-from maskwright.errors import Problem, UserError
+from maskwright.dataset import SPLITS, Dataset
+from maskwright.edges import looks_inverted
+from maskwright.errors import UserError
 from maskwright.facts import (
-    SPECK_PX,
-    SPECK_SHARE,
     CategoryFacts,
+    Example,
     Facts,
     Finding,
-    Severity,
     SplitView,
     near,
     specks_of,
     split_facts,
 )
-from maskwright.files import UnreadableImage, read_photo, sha256
+from maskwright.findings import SAME_IOU, Notes, sorted_findings
+from maskwright.settings import CheckSettings
+from maskwright.suspects import photo_findings
 
-SAME_IOU = 0.95
-"""Two masks of one category and photo with more IoU than this are one object marked twice."""
+WORKING_PX = 640
+"""The longer side that photos are made for the network, where they are larger: the most that a plan takes on a CPU, so
+that what is too small at it is too small in any run there."""
 
-__all__ = ["Facts", "Finding", "check", "facts_of"]
+BOXES_LEAST, BOXES_SHARE = 20, 0.02
+"""So many exact rectangles, and such a share of the masks, are no chance."""
+
+__all__ = ["Example", "Facts", "Finding", "check", "facts_of"]
 
 
-def check(data: str | Path, *, say: Callable[[str], None] | None = None) -> Facts:
+def check(data: str | Path, *, say: Callable[[str], None] | None = None, **settings: Any) -> Facts:
     """Say what is in a prepared data folder and everything that is wrong with it.
 
     Every photo is decoded once, so that a file that is cut off is found here and not in the middle of training.
 
     Args:
         data: A folder with `annotations/instances_{train,val,test}.json` and the photos in `train/ val/ test/`.
-        say: Called with the table of facts, then with each warning.
+        say: Called with the table of facts, then with each warning, then with each note.
+        **settings: See `CheckSettings`.
 
     Returns:
-        The facts; the warnings are in `problems`.
+        The facts; the warnings and notes are in `problems`, each with examples that a picture can show.
 
     Raises:
         UserError: After the facts are said, with every error: training would be pointless (no object, no train split, a
             category without an object in train) or would stop (photos or masks that cannot be used).
     """
+    chosen = CheckSettings.parse(settings)
     data = Path(data)
     tell = say or (lambda _text: None)
     splits, unread = {}, []
@@ -59,7 +65,7 @@ def check(data: str | Path, *, say: Callable[[str], None] | None = None) -> Fact
         try:
             dataset = Dataset.read_split(data, split)
         except UserError as error:
-            unread += [Finding(code="unreadable-split", severity="error", problem=p) for p in error.problems]
+            unread += [Finding(code="unreadable-split", severity="error", problem=p, count=1) for p in error.problems]
             continue
         if dataset is not None:
             splits[split] = dataset
@@ -69,13 +75,15 @@ def check(data: str | Path, *, say: Callable[[str], None] | None = None) -> Fact
             [str(data)],
             "make one from photos and masks: maskwright prepare RAW -o DATA",
         )
-    facts = facts_of(splits)
-    kept = [f for f in facts.problems if not (unread and f.code in {"no-train", "no-objects", "no-val"})]
-    problems = (*unread, *kept, *_photo_findings(splits))
-    facts = facts.model_copy(update={"problems": problems})
+    facts = facts_of(splits, chosen)
+    kept = [f for f in facts.problems if not (unread and f.code in _NEEDS_ALL_SPLITS)]
+    looked = photo_findings({name: SplitView(name, dataset) for name, dataset in splits.items()})
+    facts = facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *looked])})
     tell(facts.table())
     for warning in facts.warnings:
         tell(f"warning: {warning}")
+    for note in facts.notes:
+        tell(f"note: {note}")
     if facts.errors:
         raise UserError(facts.errors)
     if not facts.problems:
@@ -83,12 +91,18 @@ def check(data: str | Path, *, say: Callable[[str], None] | None = None) -> Fact
     return facts
 
 
-def facts_of(splits: Mapping[str, Dataset]) -> Facts:
+_NEEDS_ALL_SPLITS = frozenset({"no-train", "no-objects", "no-val", "category-not-in-train", "category-in-one-split"})
+"""What cannot be told when a split could not be read."""
+
+
+def facts_of(splits: Mapping[str, Dataset], settings: CheckSettings | None = None) -> Facts:
     """Return the facts of datasets in memory, with the problems that show without opening a photo.
 
     Args:
         splits: By split name; `train` is the one that is learned from.
+        settings: Limits; the defaults if not given.
     """
+    settings = settings or CheckSettings()
     views = {name: SplitView(name, dataset) for name, dataset in splits.items()}
     names: dict[int, str] = {}
     for dataset in splits.values():
@@ -100,133 +114,16 @@ def facts_of(splits: Mapping[str, Dataset]) -> Facts:
         for i in sorted(names)
     )
     facts = Facts(splits={name: split_facts(view) for name, view in views.items()}, categories=categories)
-    problems = (*_whole_findings(facts, splits), *_object_findings(views))
-    return facts.model_copy(update={"problems": problems})
+    notes = Notes()
+    _note_wholes(facts, splits, notes)
+    _note_categories(facts, notes)
+    _note_objects(views, notes)
+    _note_sizes(views, settings, notes)
+    return facts.model_copy(update={"problems": notes.findings()})
 
 
-_AGAIN = "mend the file: maskwright prepare DATASET.json -o NEW"
-
-_RULES: dict[str, tuple[Severity, str, str]] = {
-    "no-train": ("error", "there is no train split: nothing can be learned", "prepare again with photos to train on"),
-    "no-objects": (
-        "error",
-        "no photo of the train split has an object: nothing can be learned",
-        "check that the mask images are not all black, then prepare again",
-    ),
-    "category-not-in-train": (
-        "error",
-        "{n} {category has|categories have} no object in the train split and cannot be learned",
-        "add photos of them to train, or remove these categories from the annotation files",
-    ),
-    "categories-differ": (
-        "error",
-        "the splits differ in their categories",
-        "give each category the same id and name in every split",
-    ),
-    "photo-outside": (
-        "error",
-        "{n} {photo has a name|photos have names} leading out of the data folder",
-        "make the names relative to the photo folder, without '..'",
-    ),
-    "photo-missing": (
-        "error",
-        "{n} {photo is|photos are} not where the annotation file says",
-        "copy them there, or remove them from the annotation file",
-    ),
-    "photo-unreadable": (
-        "error",
-        "{n} {photo|photos} cannot be read",
-        "replace them, or remove them from the annotation file",
-    ),
-    "photo-size": (
-        "error",
-        "{n} {photo differs|photos differ} in size from what the annotation file says",
-        "prepare again, from these photos and masks of their size",
-    ),
-    "photo-listed-twice": (
-        "error",
-        "{n} {photo is|photos are} listed more than once in a split",
-        "list each photo once, with all its objects",
-    ),
-    "no-mask": ("error", "{n} {object has|objects have} only a box, no mask", "draw the masks, or remove the objects"),
-    "empty-mask": ("error", "{n} {mask has|masks have} no pixel", f"remove these objects, or {_AGAIN}"),
-    "no-val": (
-        "warning",
-        "there is no val split: the best weights cannot be told from the last, nor a score threshold advised",
-        "prepare again with a share for validation, for example --val-share 0.3; if the input"
-        " gives the splits itself, move some photos into one named val",
-    ),
-    "no-objects-to-score": (
-        "warning",
-        "{n} {split|splits} besides train {has|have} no object: scores on {it|them} are undefined",
-        "move photos with objects into {it|them}",
-    ),
-    "photo-leak": (
-        "warning",
-        "{n} {photo stands|photos stand} in more than one split: scores will be too good",
-        "keep each photo in one split",
-    ),
-    "id-below-1": ("warning", "{n} {id is|ids are} below 1, which other COCO tools may read as 'none'", _AGAIN),
-    "id-twice": ("warning", "{n} annotations share their id: other COCO tools keep one of each", _AGAIN),
-    "area-wrong": ("warning", "{n} {object has|objects have} an area that differs from the mask's", _AGAIN),
-    "box-wrong": ("warning", "{n} {object has|objects have} a bbox that differs from the mask's", _AGAIN),
-    "same-object-twice": (
-        "warning",
-        f"{{n}} {{object repeats|objects repeat}} another of the category (IoU over {SAME_IOU})",
-        "keep one of each",
-    ),
-    "speck": (
-        "warning",
-        f"{{n}} {{object is a speck|objects are specks}} (under {SPECK_PX} pixels or {SPECK_SHARE} of the photo)",
-        "look at them: stray pixels of a mask image are not objects",
-    ),
-    "covers-all": (
-        "warning",
-        "{n} {mask covers its|masks cover their} whole photo",
-        "look at them: an inverted or all-white mask image marks everything",
-    ),
-    "crowd": (
-        "warning",
-        "{n} {object is a crowd|objects are crowds}: neither learned nor scored",
-        "leave them if they mark groups; an object with a hole needs no iscrowd",
-    ),
-}
-"""Every finding: how bad it is, what it says ({one|many} follows the number) and how it is mended; worst first."""
-
-
-class _Notes:
-    """Collects offenders by rule; `findings` puts them in the order of the rules."""
-
-    def __init__(self) -> None:
-        self._count: Counter[str] = Counter()
-        self._where: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, code: str, where: Sequence[str], count: int | None = None) -> None:
-        """Note offenders, one line each unless `count` says how many they are."""
-        self._count[code] += len(where) if count is None else count
-        self._where[code] += where
-
-    def findings(self) -> tuple[Finding, ...]:
-        return tuple(
-            Finding(
-                code=code,
-                severity=severity,
-                problem=Problem(_number(what, n), tuple(self._where[code]), _number(fix, n)),
-            )
-            for code, (severity, what, fix) in _RULES.items()
-            if (n := self._count[code])
-        )
-
-
-def _number(text: str, n: int) -> str:
-    """Put a number into a sentence: `{n}` becomes it, `{one|many}` follows it."""
-    text = text.replace("{n}", f"{n:,}")
-    return re.sub(r"\{([^{}|]*)\|([^{}|]*)\}", lambda found: found[1 if n == 1 else 2], text)
-
-
-def _whole_findings(facts: Facts, splits: Mapping[str, Dataset]) -> tuple[Finding, ...]:
+def _note_wholes(facts: Facts, splits: Mapping[str, Dataset], notes: Notes) -> None:
     """Find what is wrong with the splits as wholes."""
-    notes = _Notes()
     train = facts.splits.get("train")
     if train is None:
         notes.add("no-train", [], 1)
@@ -258,45 +155,149 @@ def _whole_findings(facts: Facts, splits: Mapping[str, Dataset]) -> tuple[Findin
         if len(ids) > 1:
             told = _join(f"id {i} in {' and '.join(s)}" for i, s in ids.items())
             notes.add("categories-differ", [f"category '{name}' has {told}"])
-    return notes.findings()
+
+
+def _note_categories(facts: Facts, notes: Notes) -> None:
+    """Find categories that are not scored, and names that may mean one thing."""
+    scored = [name for name, s in facts.splits.items() if name != "train" and s.objects]
+    for c in facts.categories:
+        if scored and c.objects.get("train") and not any(c.objects[name] for name in scored):
+            notes.add("category-in-one-split", [f"{c.name}: " + _join(f"{n} in {s}" for s, n in c.objects.items())])
+    for a, b in combinations(facts.categories, 2):
+        if a.name != b.name and (why := _nearly(a.name, b.name)):
+            counts = f"{sum(a.objects.values()):,} and {sum(b.objects.values()):,} objects"
+            notes.add("near-categories", [f"'{a.name}' and '{b.name}': {why}; {counts}"])
+
+
+def _nearly(a: str, b: str) -> str:
+    """Say in which small way two names differ; empty if they are just different names.
+
+    Example:
+        >>> _nearly("Hammer", "hammer "), _nearly("bolt 1", "bolt 2"), _nearly("screwdriver", "screwdrivr")
+        ('case or spaces', '', '1 letter')
+    """
+    plain = [" ".join(name.casefold().replace("_", " ").replace("-", " ").split()) for name in (a, b)]
+    if plain[0].replace(" ", "") == plain[1].replace(" ", ""):
+        return "case or spaces"
+    short, long = sorted(plain, key=len)
+    endings = {short + "s", short + "es", short[:-1] + "ies" if short.endswith("y") else short + "s"}
+    if len(short) > 2 and long in endings:
+        return "singular and plural"
+    # Numbered and lettered names differ on purpose, and so do short words; a typing mistake seldom hits the first
+    # letter.
+    if any(c.isdigit() for c in a + b) or len(short) < 5 or short[0] != long[0]:
+        return ""
+    words = [name.split() for name in plain]
+    if len(words[0]) == len(words[1]) and any(x != y and min(len(x), len(y)) < 4 for x, y in zip(*words, strict=True)):
+        return ""
+    letters = _letters_apart(*plain)
+    if len(short) == len(long) == 5 and sorted(short) != sorted(long):
+        return ""  # house and horse, glass and grass
+    if letters <= (2 if len(short) >= 9 else 1):
+        return f"{letters} letter" + ("s" if letters > 1 else "")
+    return ""
+
+
+def _letters_apart(a: str, b: str) -> int:
+    """Count the letters to change, add, drop or swap with their neighbour to turn one name into the other."""
+    table = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            best = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                best = min(best, table[i - 2, j - 2] + 1)
+            table[i, j] = best
+    return table[len(a), len(b)]
 
 
 def _join(items: Iterable[str]) -> str:
     return ", ".join(items)
 
 
-def _object_findings(views: Mapping[str, SplitView]) -> tuple[Finding, ...]:
+def _note_objects(views: Mapping[str, SplitView], notes: Notes) -> None:
     """Find what is wrong with ids, masks, areas and boxes."""
-    notes = _Notes()
     for view in views.values():
-        d, tell = view.d, _Teller(view)
+        _note_objects_of(view, notes)
 
-        def note(code: str, chosen: NDArray[np.bool_], text: Callable[[int], str], view: SplitView = view) -> None:
-            ks = np.flatnonzero(chosen)
-            notes.add(code, view.lines(ks, text), len(ks))
 
-        masked = np.zeros(len(d), dtype=np.bool_)
-        masked[view.with_mask] = True
-        truth = ~d.crowd
-        photo_areas = np.prod(view.photo_sizes, axis=1)
-        notes.add("id-below-1", [f"{view.photo(i)}: image id {i.id}" for i in d.images if i.id < 1])
-        notes.add("id-below-1", [f"{view.name}: category '{c.name}' has id {c.id}" for c in d.categories if c.id < 1])
-        note("id-below-1", d.ids < 1, tell.plain)
-        _, inverse, repeats = np.unique(d.ids, return_inverse=True, return_counts=True)
-        note("id-twice", repeats[inverse] > 1, tell.plain)
-        names = Counter(image.file_name for image in d.images)
-        notes.add("photo-listed-twice", [f"{view.name}/{name}: {n} times" for name, n in names.items() if n > 1])
-        note("no-mask", ~masked & truth, tell.plain)
-        note("empty-mask", masked & (view.areas == 0), tell.plain)
-        # COCO states the area and box of the polygon; its pixels may differ from them by the rounding of its edge.
-        note("area-wrong", masked & (np.abs(d.areas - view.areas) > 10 + 0.05 * view.areas), tell.area)
-        off = np.abs(d.boxes - view.boxes).max(axis=1, initial=0) > 1.5
-        note("box-wrong", masked & (view.areas > 0) & off, tell.box)
-        note("speck", specks_of(view.areas, view.areas / np.maximum(photo_areas, 1)) & masked & truth, tell.pixels)
-        note("covers-all", masked & truth & (view.areas == photo_areas), tell.pixels)
-        note("crowd", d.crowd, tell.plain)
-        note("same-object-twice", _repeats(view), tell.plain)
-    return notes.findings()
+def _note_objects_of(view: SplitView, notes: Notes) -> None:
+    d, tell, areas = view.d, _Teller(view), view.areas
+    masked = np.zeros(len(d), dtype=np.bool_)
+    masked[view.with_mask] = True
+    truth = ~d.crowd
+    photo_areas = np.prod(view.photo_sizes, axis=1)
+    notes.add("id-below-1", [f"{view.photo(i)}: image id {i.id}" for i in d.images if i.id < 1])
+    notes.add("id-below-1", [f"{view.name}: category '{c.name}' has id {c.id}" for c in d.categories if c.id < 1])
+    notes.objects("id-below-1", view, d.ids < 1, tell.plain)
+    _, inverse, repeats = np.unique(d.ids, return_inverse=True, return_counts=True)
+    notes.objects("id-twice", view, repeats[inverse] > 1, tell.plain)
+    names = Counter(image.file_name for image in d.images)
+    for name, n in names.items():
+        if n > 1:
+            notes.add("photo-listed-twice", [f"{view.name}/{name}: {n} times"])
+            notes.show("photo-listed-twice", Example(split=view.name, photo=name, note=f"listed {n} times"), n)
+    notes.objects("no-mask", view, ~masked & truth, tell.plain)
+    notes.objects("empty-mask", view, masked & (areas == 0), tell.plain)
+    # COCO states the area and box of the polygon; its pixels may differ from them by the rounding of its edge.
+    wrong = np.abs(d.areas - areas)
+    notes.objects("area-wrong", view, masked & (wrong > 10 + 0.05 * areas), tell.area, wrong)
+    off = np.abs(d.boxes - view.boxes).max(axis=1, initial=0)
+    notes.objects("box-wrong", view, masked & (areas > 0) & (off > 1.5), tell.box, off)
+    specks = specks_of(areas, areas / np.maximum(photo_areas, 1)) & masked & truth
+    notes.objects("speck", view, specks, tell.pixels, -areas)
+    whole = masked & truth & (areas == photo_areas)
+    notes.objects("covers-all", view, whole, tell.pixels)
+    large = masked & truth & (areas >= 0.5 * photo_areas) & ~whole
+    for k in np.flatnonzero(large).tolist():  # few, and only these are decoded
+        large[k] = looks_inverted(d.mask(k))
+    notes.objects("looks-inverted", view, large, tell.pixels, areas)
+    notes.objects("crowd", view, d.crowd, tell.plain)
+    same, other = _repeats(view)
+    notes.objects("same-object-twice", view, same >= 0, lambda k: _again(view, k, same), beside=same)
+    notes.objects("object-in-two-categories", view, other >= 0, lambda k: _again(view, k, other), beside=other)
+
+
+def _again(view: SplitView, k: int, first: NDArray[np.int64]) -> str:
+    tell, of = _Teller(view), int(first[k])
+    same = view.d.category_ids[k] == view.d.category_ids[of]
+    return tell.plain(k) + ("" if same else f", is also {tell.plain(of)}")
+
+
+def _note_sizes(views: Mapping[str, SplitView], settings: CheckSettings, notes: Notes) -> None:
+    """Find objects too small and photos too full for the network, and rectangles in place of outlines."""
+    boxy = {name: _note_sizes_of(view, settings, notes) for name, view in views.items()}
+    total = sum(len(view.objects) for view in views.values())
+    found = sum(int(b.sum()) for b in boxy.values())
+    if found >= BOXES_LEAST and found >= BOXES_SHARE * total:
+        for name, view in views.items():
+            notes.objects("boxes-for-masks", view, boxy[name], _Teller(view).pixels)
+
+
+def _note_sizes_of(view: SplitView, settings: CheckSettings, notes: Notes) -> NDArray[np.bool_]:
+    """Note objects too small and photos too full; return, `(M,)`, which masks are exact rectangles."""
+    d, tell, areas = view.d, _Teller(view), view.areas
+    truth = ~d.crowd & (areas > 0)
+    longer = view.photo_sizes.max(axis=1, initial=1)
+    sides = np.sqrt(areas) * np.minimum(1.0, WORKING_PX / longer)
+    tiny = truth & (sides < settings.stride) & ~specks_of(areas, areas / np.prod(view.photo_sizes, axis=1))
+    notes.objects(
+        "under-stride",
+        view,
+        tiny,
+        lambda k: (
+            f"{tell.pixels(k)}, {sides[k]:.1f} pixels a side at a working size of {WORKING_PX};"
+            f" a step is {settings.stride}"
+        ),
+        -sides,
+    )
+    per_photo = np.bincount(d.image_index[view.objects], minlength=len(d.images))
+    for i in np.flatnonzero(per_photo > settings.detections).tolist():
+        told = f"{per_photo[i]:,} objects, the limit is {settings.detections:,}"
+        notes.add("crowded-photo", [f"{view.photo(d.images[i])}: {told}"], 1, float(per_photo[i]))
+        shown = Example(split=view.name, photo=d.images[i].file_name, note=told)
+        notes.show("crowded-photo", shown, float(per_photo[i]))
+    full = areas == np.prod(view.boxes[:, 2:] - view.boxes[:, :2], axis=1)
+    return np.asarray(truth & (areas >= 64) & full)
 
 
 @dataclass(frozen=True)
@@ -306,8 +307,7 @@ class _Teller:
     view: SplitView
 
     def plain(self, k: int) -> str:
-        names = {c.id: c.name for c in self.view.d.categories}
-        return f"{names[int(self.view.d.category_ids[k])]}, annotation {self.view.d.ids[k]}"
+        return f"{self.view.names[int(self.view.d.category_ids[k])]}, annotation {self.view.d.ids[k]}"
 
     def pixels(self, k: int) -> str:
         return f"{self.plain(k)}, {self.view.areas[k]:,.0f} pixels"
@@ -325,9 +325,12 @@ def _xywh(box: NDArray[np.float64]) -> str:
     return f"[{x1:.10g}, {y1:.10g}, {x2 - x1:.10g}, {y2 - y1:.10g}]"
 
 
-def _repeats(view: SplitView) -> NDArray[np.bool_]:
-    """Return, `(M,)` bool, each object that repeats an earlier one of its photo and category."""
-    again = np.zeros(len(view.d), dtype=np.bool_)
+def _repeats(view: SplitView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return, `(M,)` int64 each, which earlier object of its photo an object repeats; -1: none.
+
+    The first are repeats of an object of the same category, the second of another.
+    """
+    same, other = np.full((2, len(view.d)), -1, dtype=np.int64)
     for ks in view.photos():
         if len(ks) < 2:
             continue
@@ -335,54 +338,11 @@ def _repeats(view: SplitView) -> NDArray[np.bool_]:
             first, second = sorted((int(ks[a]), int(ks[b])))
             small, large = sorted((view.areas[first], view.areas[second]))
             if (
-                view.d.category_ids[first] == view.d.category_ids[second]
-                and small > SAME_IOU * large  # IoU is at most the ratio of the areas
+                small > SAME_IOU * large  # IoU is at most the ratio of the areas
                 and (rles := [view.d.rle(first), view.d.rle(second)])
                 and all(rles)
                 and pixels.iou(rles[:1], rles[1:], view.d.size_of(first))[0, 0] > SAME_IOU
             ):
-                again[second] = True
-    return again
-
-
-def _photo_findings(splits: Mapping[str, Dataset]) -> tuple[Finding, ...]:
-    """Find what is wrong with the photo files: absent, unreadable, of another size, or in two splits."""
-    notes = _Notes()
-    same_length: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    jobs: list[tuple[Image, Path]] = []
-    for split, dataset in splits.items():
-        for image in dataset.images:
-            try:
-                path = dataset.photo_path(image)
-            except UserError as error:
-                notes.add("photo-outside", error.problems[0].where)
-                continue
-            if path.is_file():
-                same_length[path.stat().st_size].append((split, path))
-                jobs.append((image, path))
-            else:
-                notes.add("photo-missing", [str(path)])
-
-    def look(job: tuple[Image, Path]) -> tuple[str, str] | None:
-        image, path = job
-        try:
-            height, width = read_photo(path).shape[:2]
-        except UnreadableImage as error:
-            return "photo-unreadable", f"{path} {error}"
-        if (height, width) == image.size:
-            return None
-        return "photo-size", f"{path} is {width} x {height}, the annotation file says {image.width} x {image.height}"
-
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for result in pool.map(look, jobs):
-            if result:
-                notes.add(result[0], [result[1]])
-    same_bytes: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for group in same_length.values():
-        if len({split for split, _ in group}) > 1:  # only files of one length can be equal
-            for split, path in group:
-                same_bytes[sha256(path)].append((split, path))
-    for group in same_bytes.values():
-        if len({split for split, _ in group}) > 1:
-            notes.add("photo-leak", [" = ".join(str(path) for _, path in group)])
-    return notes.findings()
+                kind = same if view.d.category_ids[first] == view.d.category_ids[second] else other
+                kind[second] = first
+    return same, other

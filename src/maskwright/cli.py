@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from maskwright import __version__
 from maskwright.errors import UserError, nearest
 from maskwright.settings import (
+    CheckSettings,
     DemoSettings,
     EvaluateSettings,
     MakeSettings,
@@ -155,20 +156,28 @@ def prepare(
     prepare(raw, masks, output, overwrite=overwrite, say=_say, **settings)
 
 
-@_verb("DATA")
-def check(data: Path, /) -> None:
+@_verb("DATA [options]", CheckSettings)
+def check(
+    data: Path,
+    /,
+    *,
+    html: Annotated[Path | None, Parameter(help="Write a page with the worst examples of everything found.")] = None,
+    fix: Annotated[bool, Parameter(negative="", help="Mend what is safe to mend; the old files are kept.")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace a page that exists.")] = False,
+    **settings: Any,
+) -> None:
     """Say what is in a dataset, and what is wrong with it.
 
     Exit code 2 means that training on it would be pointless.
 
-    Example: maskwright check DATA
+    Example: maskwright check DATA --html check.html
 
     Args:
         data: A folder that prepare made.
     """
     from maskwright.check import check
 
-    check(data, say=_say)
+    check(data, html=html, fix=fix, overwrite=overwrite, say=_say, **settings)
 
 
 @_verb("DATA -o RUN [options]", TrainSettings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Columns:
         rles: COCO compressed counts; empty bytes where there is a box only.
         measured: `(M, 5)` float64, area and tight `x y width height` of each mask, NaN where there is a box only; or
             `None` if not measured.
+        outlined: `(M,)` bool, which of `rles` are not RLEs but polygons as JSON, or `None`: none of them.
     """
 
     positions: NDArray[np.int32]
@@ -52,6 +54,98 @@ class Columns:
     boxes: NDArray[np.float64]
     rles: list[bytes]
     measured: NDArray[np.float64] | None = None
+    outlined: NDArray[np.bool_] | None = None
+
+    @staticmethod
+    def join(parts: Sequence[Columns]) -> Columns:
+        """Put columns end to end; `measured` and `outlined` only if all parts have them."""
+        measured = [part.measured for part in parts if part.measured is not None]
+        outlined = [part.outlined for part in parts if part.outlined is not None]
+        return Columns(
+            positions=np.concatenate([part.positions for part in parts]),
+            ids=np.concatenate([part.ids for part in parts]),
+            category_ids=np.concatenate([part.category_ids for part in parts]),
+            crowd=np.concatenate([part.crowd for part in parts]),
+            scores=np.concatenate([part.scores for part in parts]),
+            areas=np.concatenate([part.areas for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]),
+            rles=[rle for part in parts for rle in part.rles],
+            measured=np.concatenate(measured) if len(measured) == len(parts) else None,
+            outlined=np.concatenate(outlined) if len(outlined) == len(parts) else None,
+        )
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of many objects in one buffer, which processes share: RLEs, and polygons that are drawn when asked for.
+
+    Attributes:
+        data: uint8, RLEs and polygons end to end, in any order.
+        starts: `(M,)` int64, where each begins in `data`.
+        ends: `(M,)` int64, where each ends; at `starts` if there is a box only.
+        outlined: `(M,)` bool: not an RLE but a list of polygons, as COCO's JSON, which can be drawn.
+    """
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    outlined: NDArray[np.bool_]
+
+    @staticmethod
+    def of(rles: Sequence[bytes]) -> Masks:
+        """Pack RLEs; empty ones stand for no mask."""
+        ends = np.cumsum([0, *(len(rle) for rle in rles)], dtype=np.int64)
+        data = np.frombuffer(b"".join(rles), dtype=np.uint8)
+        return Masks(data, ends[:-1], ends[1:], np.zeros(len(rles), dtype=np.bool_))
+
+    @staticmethod
+    def join(parts: Sequence[Masks]) -> Masks:
+        """Put masks end to end."""
+        before = np.cumsum([0, *(len(part.data) for part in parts)])[:-1]
+        return Masks(
+            np.concatenate([part.data for part in parts]),
+            np.concatenate([part.starts + n for part, n in zip(parts, before, strict=True)]),
+            np.concatenate([part.ends + n for part, n in zip(parts, before, strict=True)]),
+            np.concatenate([part.outlined for part in parts]),
+        )
+
+    def ordered(self, order: NDArray[np.int64]) -> Masks:
+        """Return the masks that `order` names, over the same buffer."""
+        return Masks(self.data, self.starts[order], self.ends[order], self.outlined[order])
+
+    def select(self, chosen: NDArray[np.int64]) -> Masks:
+        """Return the masks that `chosen` names, with a buffer of their own."""
+        spans = zip(self.starts[chosen].tolist(), self.ends[chosen].tolist(), strict=True)
+        pieces = [self.data[start:end] for start, end in spans]
+        ends = np.cumsum([0, *(len(piece) for piece in pieces)], dtype=np.int64)
+        data = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint8)
+        return Masks(data, ends[:-1], ends[1:], self.outlined[chosen])
+
+    def rle(self, k: int, size_of: Callable[[int], pixels.Size]) -> bytes:
+        """Return one RLE; `size_of` tells the `(height, width)` of an object's photo."""
+        found = self.data[self.starts[k] : self.ends[k]].tobytes()
+        return _drawn(found, size_of(k)) if self.outlined[k] else found
+
+    def rles(self, size_of: Callable[[int], pixels.Size]) -> list[bytes]:
+        """Return every RLE, as `rle` does."""
+        joined = self.data.tobytes()
+        found = [joined[a:b] for a, b in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
+        for k in np.flatnonzero(self.outlined).tolist():
+            found[k] = _drawn(found[k], size_of(k))
+        return found
+
+    def packed(self) -> bool:
+        """Tell whether the buffer is all RLEs, end to end in order."""
+        if not len(self.starts):
+            return not len(self.data)
+        whole = self.starts[0] == 0 and self.ends[-1] == len(self.data)
+        return bool(whole and (self.starts[1:] == self.ends[:-1]).all() and not self.outlined.any())
+
+
+def _drawn(polygons: bytes, size: pixels.Size) -> bytes:
+    import orjson
+
+    return pixels.from_polygons(orjson.loads(polygons), size)
 
 
 def read_columns(
@@ -59,6 +153,8 @@ def read_columns(
     index: Mapping[int, int],
     sizes: Sequence[pixels.Size],
     draw: Callable[[Any, pixels.Size], bytes],
+    first: int = 1,
+    outline: str | None = None,
 ) -> Columns | None:
     """Read COCO annotations or results that are all in plain form.
 
@@ -67,6 +163,9 @@ def read_columns(
         index: Position of the photo of each image id.
         sizes: `(height, width)` of each photo.
         draw: Turns a polygon list into an RLE, or raises ValueError.
+        first: The id of the first row, if it has none.
+        outline: A row with this key has polygons that are kept elsewhere: its place in `rles` is empty, and an area or
+            box that is not given stays NaN.
 
     Returns:
         The columns, or `None` if any row needs the careful reader.
@@ -75,28 +174,36 @@ def read_columns(
         return None
     try:
         positions = np.array([index[row["image_id"]] for row in rows], dtype=np.int32)
-        ids = _integers([row.get("id", n) for n, row in enumerate(rows, start=1)])
+        ids = _integers([row.get("id", n) for n, row in enumerate(rows, start=first)])
         category_ids = _integers([row["category_id"] for row in rows])
         crowd = np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=np.bool_)
         given = [row.get("score") for row in rows]
-        scores = np.array(given, dtype=np.float64)
+        scores = _numbers(given)
         if np.isinf(scores).any() or np.isnan(scores).sum() != given.count(None):
             return None
-        areas = np.array([row.get("area") for row in rows], dtype=np.float64)
+        areas = _numbers([row.get("area") for row in rows])
         areas[np.isinf(areas)] = np.nan
         boxes = _boxes([row.get("bbox") or None for row in rows])
-        found = _rles([row.get("segmentation") or None for row in rows], positions, sizes, draw)
+        given = [row.get("segmentation") for row in rows]
+        outlined = np.zeros(len(given), dtype=np.bool_)
+        if outline is not None:
+            outlined[:] = [outline in row for row in rows]
+            if any(outline in row and "segmentation" in row for row in rows):
+                return None  # the key stood twice
+        found = _rles(given, outlined, positions, sizes, draw)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
     if found is None:
         return None
     rles, measured = found
-    if (np.isnan(measured[:, 0]) & np.isnan(boxes[:, 0])).any():
-        return None
+    if (np.isnan(measured[:, 0]) & np.isnan(boxes[:, 0]) & ~outlined).any():
+        return None  # neither a mask nor a box
     areas = np.where(np.isnan(areas), measured[:, 0], areas)
     tight = measured[:, 1:] + np.pad(measured[:, 1:3], ((0, 0), (2, 0)))
     boxes = np.where(np.isnan(boxes), tight, boxes)
-    return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured)
+    if outlined.any():
+        return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, None, outlined)
+    return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
 
 
 def _integers(values: list[Any]) -> NDArray[np.int64]:
@@ -106,10 +213,20 @@ def _integers(values: list[Any]) -> NDArray[np.int64]:
     return array
 
 
+def _numbers(values: list[Any]) -> NDArray[np.float64]:
+    """Turn numbers into an array; NaN stands for `None`."""
+    if values.count(None) == len(values):
+        return np.full(len(values), np.nan)
+    return np.array(values, dtype=np.float64)
+
+
 def _boxes(given: list[Any]) -> NDArray[np.float64]:
     """Turn COCO's `x y width height` into `x1 y1 x2 y2`; NaN where there is none."""
     nothing = (np.nan,) * 4
-    boxes = np.array([nothing if box is None else box for box in given], dtype=np.float64).reshape(-1, 4)
+    if set(map(type, given)) == {list} and set(map(len, given)) == {4}:  # as usual, and in a third of the time
+        boxes = np.array([*chain.from_iterable(given)], dtype=np.float64).reshape(-1, 4)
+    else:
+        boxes = np.array([nothing if box is None else box for box in given], dtype=np.float64).reshape(-1, 4)
     if len(boxes) != len(given) or np.isnan(boxes).any(axis=1).sum() != given.count(None):
         raise ValueError
     if np.isinf(boxes).any() or (boxes[:, 2:] < 0).any():
@@ -120,33 +237,46 @@ def _boxes(given: list[Any]) -> NDArray[np.float64]:
 
 def _rles(
     given: list[Any],
+    outlined: NDArray[np.bool_],
     positions: NDArray[np.int32],
     sizes: Sequence[pixels.Size],
     draw: Callable[[Any, pixels.Size], bytes],
 ) -> tuple[list[bytes], NDArray[np.float64]] | None:
-    """Return the RLEs, and area and tight `x y width height` of each mask (NaN where there is none)."""
-    rles, compressed = [], []
-    sides = [list(size) for size in sizes]
-    for segmentation, position in zip(given, positions.tolist(), strict=True):
-        if segmentation is None:
-            rles.append(b"")
-        elif isinstance(segmentation, list):
-            rles.append(draw(segmentation, sizes[position]))
-            compressed.append(pixels.coco_rle(rles[-1], sizes[position]))
-        elif segmentation["size"] == sides[position] and type(segmentation["counts"]) is str:
-            rles.append(segmentation["counts"].encode("ascii"))
-            compressed.append(segmentation)
-        else:
+    """Return the RLEs, and area and tight `x y width height` of each mask (NaN where there is none or an outline)."""
+    rles = [b""] * len(given)
+    masked = [k for k, segmentation in enumerate(given) if segmentation]
+    for k in masked:
+        segmentation, size = given[k], sizes[positions[k]]
+        if isinstance(segmentation, list):
+            rles[k] = draw(segmentation, size)
+        elif segmentation["size"] != [*size]:
             return None
+        elif type(segmentation["counts"]) is str:
+            rles[k] = segmentation["counts"].encode("ascii")
+        else:
+            rles[k] = _compressed(segmentation["counts"], size)
     measured = np.full((len(given), 5), np.nan)
-    if compressed:
-        masked = np.flatnonzero([segmentation is not None for segmentation in given])
-        measured[masked, 1:] = codec.to_bbox(compressed)  # refuses runs that are negative or exceed the photo
-        sums = run_sums([rle for rle, segmentation in zip(rles, given, strict=True) if segmentation is not None])
-        if sums is None or (sums.sum(axis=0) != np.prod(sizes, axis=1)[positions[masked]]).any():
+    if masked:
+        compressed = [rles[k] for k in masked]
+        shapes = [sizes[position] for position in positions[masked].tolist()]
+        dicts = [pixels.coco_rle(rle, size) for rle, size in zip(compressed, shapes, strict=True)]
+        measured[masked, 1:] = codec.to_bbox(dicts)  # refuses runs that are negative or exceed the photo
+        sums = run_sums(compressed)
+        if sums is None:
+            return None
+        if (sums.sum(axis=0) != np.prod(shapes, axis=1)).any():
             return None
         measured[masked, 0] = sums[1]
     return rles, measured
+
+
+def _compressed(counts: Any, size: pixels.Size) -> bytes:
+    """Compress uncompressed runs that are plain."""
+    if type(counts) is not list or set(map(type, counts)) != {int}:
+        raise TypeError
+    if 0 in counts[1:] or min(counts) < 0 or sum(counts) != size[0] * size[1]:
+        raise ValueError  # an empty run is no fault, but with it this RLE would not be the shortest
+    return pixels.compress(counts, size)
 
 
 def run_sums(rles: Sequence[bytes]) -> NDArray[np.int64] | None:

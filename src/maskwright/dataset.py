@@ -6,13 +6,11 @@ joins an annotation to its photo in memory is the photo's position, so no id can
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from itertools import pairwise
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,56 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.columns import Columns, read_columns
+from maskwright.columns import Columns, Masks, read_columns
 from maskwright.errors import Problem, UserError
 from maskwright.files import MOST_PIXELS, atomic_file
+from maskwright.objects import (
+    Annotation,
+    Category,
+    Image,
+    Images,
+    coco_annotation,
+    coco_category,
+    coco_image,
+    packed,
+)
+from maskwright.pieces import Pieces, collector_paused, read_in_pieces, read_json, rle_of
+from maskwright.shards import find_shards
 
 SPLITS = ("train", "val", "test")
 
-
-@dataclass(frozen=True)
-class Category:
-    """A kind of object. `id` is at least 1 in everything that we write."""
-
-    id: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Image:
-    """A photo, upright (EXIF orientation applied): `width` and `height` in pixels."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-
-    @property
-    def size(self) -> pixels.Size:
-        """`(height, width)` in pixels."""
-        return (self.height, self.width)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One object in one photo; with a score it is a detection.
-
-    Args:
-        rle: COCO compressed counts at the photo's size; `None` where a foreign file gives a box only.
-        box: `(x1, y1, x2, y2)` in pixels, end exclusive; `None` means: take it from the mask.
-        area: Object pixels; `None` means: take it from the mask.
-        crowd: Many objects in one mask, not to be scored; never "has a hole".
-        score: 0..1 for a detection, `None` for truth.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    rle: bytes | None
-    crowd: bool = False
-    score: float | None = None
-    box: tuple[float, float, float, float] | None = None
-    area: float | None = None
+__all__ = [  # those of `objects` too
+    "SPLITS",
+    "Annotation",
+    "Category",
+    "Dataset",
+    "Image",
+    "coco_annotation",
+    "coco_category",
+    "coco_image",
+    "collector_paused",
+    "default_info",
+    "from_coco",
+    "from_results",
+    "inside",
+    "read_annotation",
+    "read_json",
+    "rle_of",
+]
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ class Dataset:
 
     Attributes:
         categories: In order of id.
-        images: In file order.
+        images: In file order; a tuple in all but memory, see `Images`.
         ids: `(M,)` int64, annotation ids.
         image_index: `(M,)` int32, position in `images`, ascending.
         category_ids: `(M,)` int64.
@@ -88,8 +72,7 @@ class Dataset:
         scores: `(M,)` float64, NaN where there is none.
         areas: `(M,)` float64 in pixels.
         boxes: `(M, 4)` float64, `x1 y1 x2 y2` in pixels, end exclusive.
-        rle_bytes: uint8, all RLEs end to end.
-        rle_ends: `(M + 1,)` int64; RLE `k` is `rle_bytes[rle_ends[k]:rle_ends[k + 1]]`, empty where there is none.
+        masks: The RLEs; polygons of a file stay as they are until their RLE is asked for.
         info: COCO's `info` object.
         licenses: COCO's `licenses` list.
         folder: Where `file_name`s start, if known.
@@ -98,7 +81,7 @@ class Dataset:
     """
 
     categories: tuple[Category, ...]
-    images: tuple[Image, ...]
+    images: tuple[Image, ...] | Images
     ids: NDArray[np.int64]
     image_index: NDArray[np.int32]
     category_ids: NDArray[np.int64]
@@ -106,8 +89,7 @@ class Dataset:
     scores: NDArray[np.float64]
     areas: NDArray[np.float64]
     boxes: NDArray[np.float64]
-    rle_bytes: NDArray[np.uint8]
-    rle_ends: NDArray[np.int64]
+    masks: Masks
     info: Mapping[str, Any] = field(default_factory=dict)
     licenses: tuple[Mapping[str, Any], ...] = ()
     folder: Path | None = None
@@ -168,9 +150,10 @@ class Dataset:
     @staticmethod
     def of_columns(
         categories: tuple[Category, ...],
-        images: tuple[Image, ...],
+        images: Sequence[Image],
         columns: Columns,
         *,
+        masks: Masks | None = None,
         info: Mapping[str, Any] | None = None,
         licenses: Sequence[Mapping[str, Any]] = (),
         folder: Path | None = None,
@@ -181,29 +164,31 @@ class Dataset:
             categories: In order of id.
             images: Any order.
             columns: In any order of photos; each object has a mask or a box.
+            masks: Of the objects of `columns`, if not its `rles`.
             info: COCO's `info` object.
             licenses: COCO's `licenses` list.
             folder: Where the photos are, if known.
         """
         order = np.argsort(columns.positions, kind="stable")  # stable: the order within a photo is kept
         positions = columns.positions[order]
-        rles = [columns.rles[k] for k in order.tolist()]
+        if masks is None:
+            masks = Masks.of([columns.rles[k] for k in order.tolist()])
+        else:
+            masks = masks.ordered(order)
         areas, boxes = columns.areas[order], columns.boxes[order]
         need = np.flatnonzero(np.isnan(areas) | np.isnan(boxes).any(axis=1))
-        with_mask = [k for k in need.tolist() if rles[k]]
-        if with_mask:
-            found_areas, found_boxes = pixels.areas_and_boxes(
-                [rles[k] for k in with_mask], [images[positions[k]].size for k in with_mask]
-            )
+        with_mask = need[masks.ends[need] > masks.starts[need]]
+        if len(with_mask):
+            sizes = {k: images[positions[k]].size for k in with_mask.tolist()}
+            rles = [masks.rle(k, sizes.__getitem__) for k in sizes]
+            found_areas, found_boxes = pixels.areas_and_boxes(rles, list(sizes.values()))
             areas[with_mask] = np.where(np.isnan(areas[with_mask]), found_areas, areas[with_mask])
             boxes[with_mask] = np.where(np.isnan(boxes[with_mask]), found_boxes, boxes[with_mask])
         without = np.isnan(areas)
         areas[without] = np.prod(boxes[without, 2:] - boxes[without, :2], axis=1)
-        ends = np.zeros(len(rles) + 1, dtype=np.int64)
-        np.cumsum([len(r) for r in rles], out=ends[1:]) if rles else None
         return Dataset(
             categories=categories,
-            images=images,
+            images=packed(images),
             ids=columns.ids[order],
             image_index=positions,
             category_ids=columns.category_ids[order],
@@ -211,8 +196,7 @@ class Dataset:
             scores=columns.scores[order],
             areas=areas,
             boxes=boxes,
-            rle_bytes=np.frombuffer(b"".join(rles), dtype=np.uint8),
-            rle_ends=ends,
+            masks=masks,
             info=dict(info or {}),
             licenses=tuple(licenses),
             folder=folder,
@@ -230,16 +214,42 @@ class Dataset:
 
     def size_of(self, k: int) -> pixels.Size:
         """Return `(height, width)` of the photo of object `k`."""
-        return self.images[int(self.image_index[k])].size
+        i = int(self.image_index[k])
+        if isinstance(self.images, Images):
+            return int(self.images.heights[i]), int(self.images.widths[i])
+        return self.images[i].size
+
+    @property
+    def has_mask(self) -> NDArray[np.bool_]:
+        """`(M,)`: which objects have a mask, not a box only."""
+        return self.masks.ends > self.masks.starts
+
+    def has_mask_at(self, k: int) -> bool:
+        """Tell whether object `k` has a mask, not a box only."""
+        return bool(self.masks.ends[k] > self.masks.starts[k])
+
+    @property
+    def rle_bytes(self) -> NDArray[np.uint8]:
+        """uint8, all RLEs end to end; draws the polygons of a file, all of them, when first asked for."""
+        return self._packed[0]
+
+    @property
+    def rle_ends(self) -> NDArray[np.int64]:
+        """`(M + 1,)` int64; RLE `k` is `rle_bytes[rle_ends[k]:rle_ends[k + 1]]`, empty where there is none."""
+        return self._packed[1]
+
+    @cached_property
+    def _packed(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        masks = self.masks if self.masks.packed() else Masks.of(self.rles())
+        return masks.data, np.concatenate([np.zeros(1, dtype=np.int64), masks.ends])
 
     def rle(self, k: int) -> bytes:
         """Return the RLE of object `k`; empty bytes if it has a box only."""
-        return self.rle_bytes[self.rle_ends[k] : self.rle_ends[k + 1]].tobytes()
+        return self.masks.rle(k, self.size_of)
 
     def rles(self) -> list[bytes]:
         """Return the RLE of every object, as `rle` does."""
-        joined, ends = self.rle_bytes.tobytes(), self.rle_ends.tolist()
-        return [joined[start:end] for start, end in pairwise(ends)]
+        return self.masks.rles(self.size_of)
 
     def mask(self, k: int) -> NDArray[np.bool_]:
         """Return the mask of object `k`, `(H, W)` bool at the photo's size."""
@@ -268,10 +278,6 @@ class Dataset:
     def select(self, keep: NDArray[Any]) -> Dataset:
         """Return the dataset with only the objects that `keep` names (bool `(M,)` or ascending indices)."""
         chosen = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
-        lengths = np.diff(self.rle_ends)[chosen]
-        ends = np.zeros(len(chosen) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=ends[1:])
-        pieces = [self.rle_bytes[self.rle_ends[k] : self.rle_ends[k + 1]] for k in chosen.tolist()]
         return replace(
             self,
             ids=self.ids[chosen],
@@ -281,8 +287,7 @@ class Dataset:
             scores=self.scores[chosen],
             areas=self.areas[chosen],
             boxes=self.boxes[chosen],
-            rle_bytes=np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint8),
-            rle_ends=ends,
+            masks=self.masks.select(chosen),
             measured=None if self.measured is None else self.measured[chosen],
         )
 
@@ -308,13 +313,37 @@ class Dataset:
             UserError: If it is not COCO JSON, or an annotation cannot be read; every one is named.
         """
         with collector_paused():
-            return from_coco(read_json(path), str(path), folder)
+            pieces = read_in_pieces(path)
+            quick = None if pieces is None else _of_pieces(pieces, folder)
+            return quick if quick is not None else from_coco(read_json(path), str(path), folder)
 
     @staticmethod
     def read_split(data: Path, split: str) -> Dataset | None:
         """Read one split of a prepared data folder; `None` if the folder has no such split."""
         path = data / "annotations" / f"instances_{split}.json"
-        return Dataset.read(path, data / split) if path.is_file() else None
+        if path.is_file():
+            return Dataset.read(path, data / split)
+        return Dataset._of_shards(shards, data / split) if (shards := find_shards(path)) else None
+
+    @staticmethod
+    def load(path: str | Path, folder: str | Path | None = None) -> Dataset:
+        """Read a COCO file, or one that is written in shards, as one dataset; see `read`.
+
+        Args:
+            path: The file; or a folder of shards; or a pattern such as `instances_train-*.json`; or the name without
+                numbers (`instances_train.json` for `instances_train-00000-of-00012.json` and so on).
+            folder: Where its photos are, if they are needed.
+
+        Raises:
+            UserError: As `read`; and if shards are missing, or differ in categories, or use an id twice.
+        """
+        path, photos = Path(path), None if folder is None else Path(folder)
+        shards = [] if path.is_file() else find_shards(path)
+        return Dataset._of_shards(shards, photos) if shards else Dataset.read(path, photos)
+
+    @staticmethod
+    def _of_shards(paths: Sequence[Path], folder: Path | None) -> Dataset:
+        return _joined([Dataset.read(path, folder) for path in paths], [str(path) for path in paths])
 
     def write(self, path: Path) -> None:
         """Write COCO JSON: RLE segmentations, ids as they stand; the file appears whole or not at all."""
@@ -326,34 +355,10 @@ class Dataset:
         return {
             "info": dict(self.info),
             "licenses": [dict(item) for item in self.licenses],
-            "categories": [{"id": c.id, "name": c.name, "supercategory": ""} for c in self.categories],
-            "images": [
-                {"id": i.id, "file_name": i.file_name, "width": i.width, "height": i.height} for i in self.images
-            ],
-            "annotations": [self._coco_annotation(k) for k in range(len(self))],
+            "categories": [coco_category(category) for category in self.categories],
+            "images": [coco_image(image) for image in self.images],
+            "annotations": [coco_annotation(a, self.size_of(k)) for k, a in enumerate(self.annotations())],
         }
-
-    def _coco_annotation(self, k: int) -> dict[str, Any]:
-        height, width = self.size_of(k)
-        x1, y1, x2, y2 = (float(v) for v in self.boxes[k])
-        rle = self.rle(k)
-        result: dict[str, Any] = {
-            "id": int(self.ids[k]),
-            "image_id": self.images[int(self.image_index[k])].id,
-            "category_id": int(self.category_ids[k]),
-            "segmentation": {"size": [height, width], "counts": rle.decode("ascii")} if rle else [],
-            "area": _whole(float(self.areas[k])),
-            "bbox": [_whole(x1), _whole(y1), _whole(x2 - x1), _whole(y2 - y1)],
-            "iscrowd": int(self.crowd[k]),
-        }
-        score = float(self.scores[k])
-        if not np.isnan(score):
-            result["score"] = score
-        return result
-
-
-def _whole(value: float) -> float | int:
-    return int(value) if value == int(value) else value
 
 
 def _repeats(items: Iterable[Any]) -> list[Any]:
@@ -364,6 +369,57 @@ def _repeats(items: Iterable[Any]) -> list[Any]:
             found.append(item)
         seen.add(item.id)
     return found
+
+
+def _joined(parts: Sequence[Dataset], names: Sequence[str]) -> Dataset:
+    """Return the shards of one dataset as one; what stands beside the objects (`info`, `licenses`) is the first's."""
+    head = parts[0]
+    problems = []
+    other = [
+        f"{name}: {_listed(part)}"
+        for part, name in zip(parts, names, strict=True)
+        if part.categories != head.categories
+    ]
+    if other:
+        problems.append(
+            Problem("shards differ in categories", (f"{names[0]}: {_listed(head)}", *other), "write the shards anew")
+        )
+    for what, ids in (
+        ("image", [np.array([image.id for image in part.images]) for part in parts]),
+        ("annotation", [part.ids for part in parts]),
+    ):
+        values, source = np.concatenate(ids), np.repeat(np.arange(len(parts)), [len(item) for item in ids])
+        order = np.argsort(values, kind="stable")
+        again = (np.diff(values[order]) == 0) & (np.diff(source[order]) != 0)
+        where = [
+            f"{names[source[b]]}: {what} {values[b]} is in {names[source[a]]} too"
+            for a, b in zip(order[:-1][again].tolist(), order[1:][again].tolist(), strict=True)
+        ]
+        if where:
+            problems.append(Problem(f"{what} ids must differ over all shards", tuple(where), "number them anew"))
+    if problems:
+        raise UserError(problems)
+    packs = [part.images for part in parts if isinstance(part.images, Images)]
+    images = Images.join(packs) if len(packs) == len(parts) else tuple(i for part in parts for i in part.images)
+    shift = np.cumsum([0] + [len(part.images) for part in parts])
+    known = [part.measured for part in parts if part.measured is not None]
+    return replace(
+        head,
+        images=images,
+        ids=np.concatenate([part.ids for part in parts]),
+        image_index=np.concatenate([p.image_index + n for p, n in zip(parts, shift, strict=False)]).astype(np.int32),
+        category_ids=np.concatenate([part.category_ids for part in parts]),
+        crowd=np.concatenate([part.crowd for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        masks=Masks.join([part.masks for part in parts]),
+        measured=np.concatenate(known) if len(known) == len(parts) else None,
+    )
+
+
+def _listed(data: Dataset) -> str:
+    return ", ".join(f"{c.id} {c.name}" for c in data.categories) or "no categories"
 
 
 def default_info(description: str = "", contributor: str = "") -> dict[str, Any]:
@@ -393,40 +449,6 @@ def inside(folder: Path, name: str) -> Path:
             "make the names relative to the photo folder, without '..'",
         )
     return folder / name
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause Python's search for cyclic garbage: in the million small objects of a JSON file it finds none, slowly."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: If it is absent or not JSON, with the line of the fault.
-    """
-    try:
-        import orjson
-
-        content = path.read_bytes()
-        with collector_paused(), contextlib.suppress(orjson.JSONDecodeError):
-            return orjson.loads(content)
-        with collector_paused():  # reads NaN and other encodings too, and names the line of a fault
-            return json.loads(content)
-    except FileNotFoundError:
-        raise UserError("the file does not exist", [str(path)], "check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError("the file is not valid JSON", [f"{path}: {error}"], "write the file anew") from None
-    except OSError as error:
-        raise UserError("the file cannot be read", [f"{path}: {error.strerror}"], "check the path") from None
 
 
 def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
@@ -464,19 +486,40 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
             categories.append(Category(int(item["id"]), str(item["name"])))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: categories[{number}]: {_reason(error)}")
-    info = document.get("info")
-    licenses = document.get("licenses")
-    extras: dict[str, Any] = {
-        "info": info if isinstance(info, dict) else {},
-        "licenses": [item for item in licenses if isinstance(item, dict)] if isinstance(licenses, list) else (),
-        "folder": folder,
-    }
+    extras = _extras(document, folder)
     rows = document.get("annotations") or []
     quick = None if problems else _in_bulk(rows, categories, images, extras)
     if quick is not None:
         return quick
     annotations = _row_by_row(rows, by_id, f"{name}: annotations", problems)
     return Dataset.build(categories, images, annotations, **extras)
+
+
+def _extras(document: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    info, licenses = document.get("info"), document.get("licenses")
+    return {
+        "info": info if isinstance(info, dict) else {},
+        "licenses": [item for item in licenses if isinstance(item, dict)] if isinstance(licenses, list) else (),
+        "folder": folder,
+    }
+
+
+def _of_pieces(pieces: Pieces, folder: Path | None) -> Dataset | None:
+    """Make a dataset of a file that was read in pieces; `None` if its categories or ids need a closer look."""
+    categories = []
+    try:
+        for item in pieces.rest.get("categories") or []:
+            categories.append(Category(int(item["id"]), str(item["name"])))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    known = {category.id for category in categories}
+    if len(known) != len(categories) or len(np.unique(pieces.images.ids)) != len(pieces.images):
+        return None
+    if not known.issuperset(np.unique(pieces.columns.category_ids).tolist()):
+        return None
+    cats = tuple(sorted(categories, key=lambda c: c.id))
+    extras = _extras(pieces.rest, folder)
+    return Dataset.of_columns(cats, pieces.images, pieces.columns, masks=pieces.masks, **extras)
 
 
 def from_results(rows: Any, truth: Dataset, name: str) -> Dataset:
@@ -557,39 +600,6 @@ def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> A
         box=box,
         area=None if area is None or not np.isfinite(float(area)) else float(area),
     )
-
-
-def rle_of(segmentation: Any, size: pixels.Size) -> bytes:
-    """Turn any COCO `segmentation` into RLE at the photo's size.
-
-    Raises:
-        ValueError: If it is not a polygon list or an RLE of that size.
-    """
-    if isinstance(segmentation, list):
-        polygons = []
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError("a polygon needs at least three points, as [x1, y1, x2, y2, x3, y3, ...]")
-            try:
-                points = np.asarray(polygon, dtype=np.float64)
-            except (TypeError, ValueError):
-                raise ValueError("a polygon has a coordinate that is not a number") from None
-            if not np.isfinite(points).all():
-                raise ValueError("a polygon has a coordinate that is not a finite number")
-            if np.abs(points).max() > 10 * max(size) + 1000:
-                raise ValueError("a polygon lies far outside the photo")  # drawing it would take memory without end
-            polygons.append(polygon)
-        return pixels.from_polygons(polygons, size)
-    if not isinstance(segmentation, dict) or "counts" not in segmentation:
-        raise ValueError("a segmentation is a list of polygons or an RLE with 'size' and 'counts'")
-    stated = tuple(int(v) for v in segmentation.get("size", size))
-    if stated != tuple(size):
-        raise ValueError(f"the RLE's size (height, width) {stated} is not the photo's {tuple(size)}")
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        return pixels.from_counts(counts, size)
-    rle = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
-    return pixels.checked(rle, size)
 
 
 def _reason(error: Exception) -> str:

@@ -29,7 +29,7 @@ SPECK_SHARE = 1e-4
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 Pair = tuple[int, int]
 
 
@@ -126,12 +126,43 @@ class CategoryFacts(_Frozen):
     objects: dict[str, int]
 
 
+class Example(_Frozen):
+    """One place where a finding can be seen.
+
+    Attributes:
+        split: Of the photo.
+        photo: Its `file_name` in the split; empty where the finding is about no single photo.
+        annotations: Ids of the objects meant, in that photo; none: the photo as a whole.
+        other_split: Of the photo that it is held against, if there is one.
+        other_photo: The `file_name` of that photo.
+        note: What was measured, in a few words.
+    """
+
+    split: str
+    photo: str
+    annotations: tuple[int, ...] = ()
+    other_split: str | None = None
+    other_photo: str | None = None
+    note: str = ""
+
+
 class Finding(_Frozen):
-    """One thing that is wrong: an `error` makes training pointless or impossible, a `warning` does not."""
+    """One thing that is wrong: an `error` makes training pointless or impossible, a `warning` does not.
+
+    Attributes:
+        code: A short name for programs.
+        severity: `error` makes training pointless or impossible, `warning` makes it or its scores worse, `note` is
+            good to know.
+        problem: What is wrong, where, and what to do.
+        count: How many offenders there are (photos, objects, categories: what `problem` says).
+        examples: At most 12 of them that a picture can show, the worst first.
+    """
 
     code: str
     severity: Severity
     problem: Problem
+    count: int
+    examples: tuple[Example, ...] = ()
 
 
 class Facts(_Frozen):
@@ -151,6 +182,11 @@ class Facts(_Frozen):
         """What should be looked at, and does not stop training."""
         return tuple(f.problem for f in self.problems if f.severity == "warning")
 
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What is good to know."""
+        return tuple(f.problem for f in self.problems if f.severity == "note")
+
     def table(self) -> str:
         """Return the facts as a readable table, one column per split; the problems are not in it."""
         return _table(self)
@@ -166,7 +202,7 @@ class SplitView:
     @cached_property
     def with_mask(self) -> NDArray[np.int64]:
         """Objects that have an RLE, ascending."""
-        return np.flatnonzero(np.diff(self.d.rle_ends) > 0)
+        return np.flatnonzero(self.d.has_mask)
 
     @cached_property
     def measured(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -187,6 +223,16 @@ class SplitView:
     def boxes(self) -> NDArray[np.float64]:
         """`(M, 4)` `x1 y1 x2 y2` in pixels, end exclusive."""
         return self.measured[1]
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """`(images + 1,)`: the objects of photo `i` are `first[i]:first[i + 1]`."""
+        return self.d.first
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """Names of the categories, by id."""
+        return {c.id: c.name for c in self.d.categories}
 
     @cached_property
     def objects(self) -> NDArray[np.int64]:

@@ -222,6 +222,11 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
     shutil.copy2(source, target)
 
 
+def real(path: Path) -> Path:
+    """Return where a path leads when all links are followed; a link that leads to itself is left as it is."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises on such links before Python 3.13
+
+
 def provenance() -> dict[str, str]:
     """Return what made an output: our version, Python's, and the time in UTC."""
     import platform

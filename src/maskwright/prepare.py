@@ -126,6 +126,7 @@ def prepare(
         _refuse_inside(out, root, found)
         work = Work(root, wanted, tell, each, Path(spare))
         reading = form_module(found.form).read(found, work)
+        _refuse_no_text(reading, raw)
         splits, how, notes = _split(reading, work)
         name_of, doubles = _index(reading.photos, splits)
         reading = replace(reading, splits=how, notes=(*reading.notes, *notes, *doubles))
@@ -262,6 +263,23 @@ def _refuse_inside(out: Path, root: Path, found: Found) -> None:
             "the output must not be the input, hold it, or lie in a folder of photos or masks",
             [f"{out} and {root}"],
             "name another output folder",
+        )
+
+
+def _refuse_no_text(reading: Reading, raw: Path) -> None:
+    """Refuse names that cannot be written in a text file: halves of characters, which JSON can hold."""
+    said = {
+        **{f"category {name!r}": name for name in reading.categories},
+        "info": json.dumps(dict(reading.info), ensure_ascii=False, default=str),
+        "licenses": json.dumps([dict(item) for item in reading.licenses], ensure_ascii=False, default=str),
+    }
+    bad = [what for what, text in said.items() if text.encode(errors="replace").decode() != text]
+    if bad:
+        where = ", ".join(str(path) for path in reading.sources[:3]) or str(raw)
+        raise UserError(
+            "names must be text that can be written as UTF-8",
+            [f"{where}: {what.encode('ascii', 'backslashreplace').decode()}" for what in bad],
+            "rename them",
         )
 
 

@@ -20,10 +20,10 @@ from maskwright.files import PHOTO_SUFFIXES, is_side_file
 from maskwright.pixels import Size
 from maskwright.settings import FormName, PrepareSettings
 
-PHOTO_NAMES = ("rgb", "images", "photos", "img", "image", "photo", "imgs")
+PHOTO_NAMES = ("rgb", "images", "photos", "img", "image", "photo", "imgs", "jpegimages", "pngimages")
 """Folder names that mean photos, most usual first; letter case does not count."""
 
-MASK_NAMES = ("mask", "masks", "annotations", "labels", "annotation", "label")
+MASK_NAMES = ("mask", "masks", "annotations", "labels", "annotation", "label", "pedmasks")
 """Folder names that mean mask images."""
 
 SPLIT_NAMES = {

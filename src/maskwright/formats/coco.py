@@ -12,7 +12,7 @@ from typing import Any
 from maskwright import pixels
 from maskwright.dataset import inside, read_json, rle_of
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES
+from maskwright.files import PHOTO_SUFFIXES, real
 from maskwright.formats import (
     PHOTO_NAMES,
     SPLIT_NAMES,
@@ -213,7 +213,7 @@ def read(found: Found, work: Work) -> Reading:
             "there is no object with a mask", [str(source.path) for source in sources], "check the 'annotations'"
         )
     _mend_header(sources, tally)
-    used = {photo.path.resolve() for photo in photos}
+    used = {real(photo.path) for photo in photos}
     first = sources[0].document
     return Reading(
         form=NAME,
@@ -246,7 +246,7 @@ def _key(value: Any) -> Any:
     """Return an id such that 7, 7.0 and "7" are one."""
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return str(value)
 
 
@@ -369,8 +369,8 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
         near = folder in {root, source.path.parent.parent} and settings.photos is None
         pictures = [p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES] if near else walk(folder)[0]
         for path in pictures:
-            by_name[path.name].add(Path(path.resolve()))
-    searched = ", ".join(str(folder) for folder in {folder.resolve(): folder for folder in reversed(places)}.values())
+            by_name[path.name].add(real(path))
+    searched = ", ".join(str(folder) for folder in {real(folder): folder for folder in reversed(places)}.values())
     lost: list[str] = []
     for number, name in enumerate(names):
         if source.files[number].is_file():
@@ -402,24 +402,24 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
 def _as_typed(path: Path, places: Iterable[Path]) -> Path:
     """Return a resolved path below the shortest of the folders that the user named."""
     for folder in sorted(places, key=lambda p: len(p.parts), reverse=True):
-        if path.is_relative_to(folder.resolve()):
-            return folder / path.relative_to(folder.resolve())
+        if path.is_relative_to(real(folder)):
+            return folder / path.relative_to(real(folder))
     return path
 
 
 def _skipped(sources: Sequence[Source], root: Path, used: set[Path], known: Sequence[Skipped]) -> tuple[Skipped, ...]:
     """Account for every file in the photo folders and beside them that no COCO file lists."""
-    taken = used | {source.path.resolve() for source in sources}
-    found = {item.path.resolve(): item for item in known}
+    taken = used | {real(source.path) for source in sources}
+    found = {real(item.path): item for item in known}
     folders = set(dict.fromkeys(source.folder for source in sources))
     for folder in folders:
         pictures, others = walk(folder)
         unlisted = [Skipped(path, "photo that the COCO file does not list") for path in pictures]
         for item in [*unlisted, *others]:
-            found.setdefault(item.path.resolve(), item)
+            found.setdefault(real(item.path), item)
     for item in outside(root, folders | {source.path for source in sources}):
-        if not any(path.is_relative_to(item.path.resolve()) for path in taken):
-            found.setdefault(item.path.resolve(), item)
+        if not any(path.is_relative_to(real(item.path)) for path in taken):
+            found.setdefault(real(item.path), item)
     return tuple(item for path, item in found.items() if path not in taken)
 
 
@@ -538,7 +538,7 @@ def _photos(
                 continue
             try:
                 rle = _object(annotation, size, entry.name, tally)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 wrong.append(f"{entry.name}: annotation {annotation.get('id')}: {error}")
                 continue
             if rle is not None:
@@ -596,7 +596,7 @@ def _photos(
 def _stated_size(item: Mapping[str, Any]) -> Size | None:
     try:
         size = (int(item["height"]), int(item["width"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return size if min(size) > 0 else None
 

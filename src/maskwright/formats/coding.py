@@ -28,6 +28,9 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 MOST_IDS = 10_000
 """An image with more values than this is no id image, whatever the user says."""
 
+WEAK = 0.05
+"""From this share of weak pixels on, it matters for a mask's area where the cut is."""
+
 LARGE_PART = 0.2
 """A part counts as large from this share of its mask on: less is a crumb."""
 
@@ -60,6 +63,7 @@ class Values:
         colour: The colour, where the kind is `one colour`.
         cut: The least value that is object, if the image is binary by itself.
         rle: The mask at that cut.
+        weak: Share of the pixels that are not 0 that lie below the cut.
         large: How many large parts that mask has.
         share: Share of the image that it covers.
     """
@@ -79,6 +83,7 @@ class Values:
     colour: tuple[int, ...] | None
     cut: int
     rle: bytes
+    weak: float = 0.0
     large: int = 0
     share: float = 0.0
 
@@ -187,6 +192,7 @@ def look(path: Path) -> Values:
         changed=changed,
         colour=colour,
         cut=cut,
+        weak=float(counts[found < cut].sum()) / max(int(counts.sum()), 1),
         **mask_facts(mask),
     )
 

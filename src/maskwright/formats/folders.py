@@ -31,7 +31,7 @@ from maskwright.formats import (
     some,
     subfolders,
 )
-from maskwright.formats.coding import LARGE_PART, Census, Decision, Values, decide, look, masks_of
+from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
 from maskwright.formats.shelf import Shelf
@@ -486,6 +486,8 @@ class _Story:
             self.mends.add("masks with soft edges or noise, cut at half", mask)
             if not marks:
                 self.mends.add("masks that are below half everywhere, taken as without objects", mask)
+            elif values.weak > WEAK and not values.lossy:
+                self._seen.add("soft", f"{mask}: {values.weak:.0%}")
         if values.kind != "grey" and values.top:
             self.mends.add(f"masks taken from {_KINDS[values.kind]}", mask)
         if self._settings.resize_masks and values.size != one.size:
@@ -524,6 +526,12 @@ class _Story:
             notes.append(
                 f"in {count['covering']:,} of {self._masks:,} masks the object covers more than half of the photo"
                 f" ({shown['covering']}); if black is the object, invert the masks first"
+            )
+        if count["soft"]:
+            notes.append(
+                f"in {plural(count['soft'], 'mask')} it matters where soft edges are cut: of the pixels that are not 0,"
+                f" more than {WEAK:.0%} are below half and so belong to no object ({shown['soft']}); export masks"
+                " without smooth edges if these pixels are object"
             )
         if count["turned"]:
             notes.append(

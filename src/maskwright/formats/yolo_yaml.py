@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskwright.errors import UserError
+from maskwright.files import real
 from maskwright.formats import SPLIT_NAMES, plural, some
 from maskwright.formats.plain_yaml import NotPlain, Value, read
 
@@ -222,7 +223,7 @@ class _FilesOf(Container[tuple[str, ...]]):
             return False
         try:
             path = self._folder.joinpath(*parts)
-            return path.is_file() and path.resolve().is_relative_to(self._folder.resolve())
+            return path.is_file() and real(path).is_relative_to(real(self._folder))
         except (OSError, ValueError):
             return False
 
@@ -239,7 +240,7 @@ def _lines(path: Path) -> list[str]:
 def _is_elsewhere(entry: str, description: Description, folder: Path) -> bool:
     """Tell whether a path that is not in the folder exists outside of it."""
     try:
-        path = (folder / description.base / entry).resolve()
-        return path.exists() and not path.is_relative_to(folder.resolve())
+        path = real(folder / description.base / entry)
+        return path.exists() and not path.is_relative_to(real(folder))
     except (OSError, ValueError):
         return False

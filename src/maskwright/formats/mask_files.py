@@ -1,0 +1,451 @@
+"""Photos that have any number of mask images each: look at all, decide what their values mean, make the objects.
+
+Two passes, so that no more than one photo is in memory: the first looks at every photo and mask image and keeps what it
+saw on disk; the second, once the meaning of the values is known, reads again only the few images that need it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from maskwright import pixels
+from maskwright.errors import Problem, UserError
+from maskwright.files import UnreadableImage, sha256
+from maskwright.formats import (
+    Mark,
+    Mend,
+    Photo,
+    Tally,
+    Work,
+    plural,
+    some,
+)
+from maskwright.formats.coding import Census, Coding, Decision, Values, decide, look, masks_of
+from maskwright.formats.photos import Sight, sight
+from maskwright.formats.planes import mask_problems
+from maskwright.formats.runs import part_areas
+from maskwright.formats.shelf import Shelf
+from maskwright.pixels import Size
+
+LARGE_PART = 0.2
+"""A part counts as large from this share of its mask on: less is a crumb."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo and the mask images that belong to it.
+
+    Attributes:
+        photo: The file.
+        name: Its path inside the photo folder, `/` between the parts.
+        masks: Its mask images; none is a photo without objects.
+        categories: The category of each mask image.
+        place: What tells photo folders apart where several hold equal names.
+        split: The split that it already is in; `None`: to be decided.
+    """
+
+    photo: Path
+    name: str
+    masks: tuple[Path, ...] = ()
+    categories: tuple[str, ...] = ()
+    place: str = ""
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class MaskSeen:
+    """What one look at a mask image found: its values, or why it cannot be used."""
+
+    values: Values | None = None
+    fault: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look at a photo and its mask images found."""
+
+    photo: Sight
+    masks: tuple[MaskSeen, ...] = ()
+
+
+class Meaning(Protocol):
+    """Finds out what the values of mask images mean: each is shown to it, then it is asked."""
+
+    several: bool
+    """Whether the large parts of a mask may be objects of their own, of which the user must hear."""
+
+    def add(self, name: str, category: str, values: Values) -> None:
+        """Take in what a mask image holds."""
+
+    def problems(self) -> list[Problem]:
+        """Return why the meaning cannot be known; empty if it is."""
+
+    def of(self, category: str, values: Values) -> Decision:
+        """Return what the values of one mask image mean."""
+
+    def told(self) -> Iterator[str]:
+        """Yield what is to be said of it."""
+
+
+class OneEach:
+    """Each mask image is one object: whatever is not ground."""
+
+    several = False
+
+    def __init__(self, coding: Coding | None) -> None:
+        self._coding = coding
+        self._census = Census()
+        self._soft = False
+        self._odd = Census()
+        self._noise = Census()
+        self._said: Decision | None = None
+
+    def add(self, name: str, category: str, values: Values) -> None:
+        """Take in what a mask image holds."""
+        if not values.top or self._is_plain(values):
+            return
+        if self._coding == "binary":
+            self._census.add(name, values)
+        elif values.reads_as_binary and not (values.lossy and values.top <= 1):
+            self._soft |= values.changed > 0
+        elif values.is_noise or (values.lossy and values.top <= 1):
+            self._noise.add(name, values)
+        else:
+            self._odd.add(name, values)
+
+    @staticmethod
+    def _is_plain(values: Values) -> bool:
+        return values.distinct == 1 and values.kind != "colour" and not values.lossy
+
+    def problems(self) -> list[Problem]:
+        """Return why the meaning cannot be known; empty if it is."""
+        if self._coding == "ids":
+            return [
+                Problem(
+                    "every mask file is one object here, so its values cannot number objects",
+                    ("coding ids",),
+                    "leave out --coding ids; or, if each photo has one mask image: --form folders",
+                )
+            ]
+        if self._coding == "binary":
+            self._said = decide(self._census, "binary")
+            return []
+        kinds = self._odd.filled()
+        if not self._soft:  # faint values are noise where others show the same, or the file format makes it
+            kinds += [kind for kind in self._noise.filled() if not kind.values.lossy]
+        if not kinds:
+            return []
+        count = sum(kind.count for kind in kinds)
+        lines = [f"{name}: {kind.values}" for kind in kinds for name in kind.names]
+        return [
+            Problem(
+                f"{plural(count, 'mask file')} {'holds' if count == 1 else 'hold'} several values, and each mask file"
+                " should be one object",
+                tuple(lines[:count]),
+                "if bright is the object and all else is not: --coding binary; if the values number objects, each photo"
+                " has one mask image: --form folders",
+            )
+        ]
+
+    def of(self, category: str, values: Values) -> Decision:
+        """Return what the values of one mask image mean."""
+        if self._is_plain(values):
+            # A cut that the first look made need not be made again.
+            return _HALF if values.top >= values.cut else _ANY
+        if self._said is not None:
+            return self._said
+        if values.reads_as_binary and not (values.lossy and values.top <= 1):
+            return _HALF
+        return Decision("binary", "noise", least_top=values.top + 1)
+
+    def told(self) -> Iterator[str]:
+        """Yield what is to be said of it."""
+        yield "each mask file is one object, parts and holes included"
+
+
+_HALF = Decision("binary", "bright")
+_ANY = Decision("binary", "not 0", least_top=1)
+
+
+class ByCategory:
+    """The mask images of each category are decided over together; one category may be binary and another numbered."""
+
+    several = True
+
+    def __init__(self, coding: Coding | None, *, together: bool = False) -> None:
+        """Decide what values mean.
+
+        Args:
+            coding: What the user said.
+            together: Decide over all categories at once.
+        """
+        self._coding, self._together = coding, together
+        self._census: dict[str, Census] = {}
+        self.decisions: dict[str, Decision] = {}
+
+    def add(self, name: str, category: str, values: Values) -> None:
+        """Take in what a mask image holds."""
+        self._census.setdefault("" if self._together else category, Census()).add(name, values)
+
+    def problems(self) -> list[Problem]:
+        """Return why the meaning cannot be known; empty if it is."""
+        problems: list[Problem] = []
+        for category, census in sorted(self._census.items()):
+            try:
+                self.decisions[category] = decide(census, self._coding)
+            except UserError as error:
+                problems += error.problems
+        return problems
+
+    def of(self, category: str, values: Values) -> Decision:
+        """Return what the values of one mask image mean."""
+        return self.decisions["" if self._together else category]
+
+    def told(self) -> Iterator[str]:
+        """Yield what is to be said of it."""
+        for category, one in self.decisions.items():
+            of = f" of '{category}'" if category and len(self.decisions) > 1 else ""
+            meaning = (
+                "value n is object n of its photo (coding ids)"
+                if one.coding == "ids"
+                else "a mask is one object, parts and holes included (coding binary)"
+            )
+            yield f"mask values{of} are {one.why}: {meaning}"
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Photos with their objects, and what the user should know of them."""
+
+    photos: Collection[Photo]
+    coding: str
+    mends: tuple[Mend, ...]
+    notes: tuple[str, ...]
+
+
+def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: list[Problem]) -> Objects:
+    """Read photos and mask images.
+
+    Args:
+        items: Photo by photo; gone through once.
+        work: What to work with.
+        meaning: Finds out what values mean.
+        problems: What is known to be wrong already.
+
+    Raises:
+        UserError: With every problem, those known already first.
+    """
+    seen: Shelf[tuple[Item, Seen]] = Shelf()
+    waiting: Shelf[Item] = Shelf(items)
+    for item, one in zip(waiting, work.each(look_at, waiting), strict=True):
+        seen.put((item, one))
+        for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
+            if mask.values is not None:
+                meaning.add(str(path), category, mask.values)
+    problems = [*problems, *mask_problems(_sizes(seen), resize=work.settings.resize_masks), *meaning.problems()]
+    if problems:
+        raise UserError(problems)
+    for line in meaning.told():
+        work.say(f"understood: {line}")
+    story = _Story(work, meaning)
+    photos: Shelf[Photo] = Shelf()
+    for item, one, rles in _objects(seen, meaning, work):
+        marks = tuple(
+            Mark(category, rle)
+            for category, found in zip(item.categories, rles, strict=True)
+            for rle in found
+            if pixels.area(rle, one.photo.size)
+        )
+        story.add(item, one, rles, marks)
+        photos.put(
+            Photo(
+                path=item.photo,
+                name=item.name,
+                place=item.place,
+                split=item.split,
+                size=one.photo.size,
+                sha256=one.photo.sha256,
+                marks=marks,
+                masks=tuple((path, mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
+            )
+        )
+    if not len(photos):
+        raise UserError("there is no photo", [str(work.root)], "check the folders")
+    if not story.objects:
+        raise UserError(
+            "no mask image marks an object: all are black",
+            [
+                f"{path}: {mask.values}"
+                for item, one in seen
+                for path, mask in zip(item.masks, one.masks, strict=True)
+                if mask.values is not None
+            ],
+            "export the masks again, with objects in white (or as values 1..N)",
+        )
+    return Objects(photos, " and ".join(sorted(story.codings)), story.mends.mends(), tuple(story.notes()))
+
+
+def look_at(item: Item) -> Seen:
+    """Look at a photo and its mask images; what is wrong with them is in the answer, not raised."""
+    return Seen(sight(item.photo), tuple(_look(path) for path in item.masks))
+
+
+def _look(path: Path) -> MaskSeen:
+    try:
+        return MaskSeen(look(path), sha256=sha256(path))
+    except UnreadableImage as error:
+        return MaskSeen(fault=str(error))
+    except OSError as error:
+        return MaskSeen(fault=f"cannot be opened ({error.strerror})")
+
+
+def _sizes(seen: Iterable[tuple[Item, Seen]]) -> Iterator[tuple[str, Size | None, str, Sight]]:
+    for item, one in seen:
+        yield "", None, "", one.photo  # a photo without masks may be damaged too
+        for path, mask in zip(item.masks, one.masks, strict=True):
+            yield str(path), None if mask.values is None else mask.values.size, mask.fault, one.photo
+
+
+def _objects(
+    seen: Collection[tuple[Item, Seen]], meaning: Meaning, work: Work
+) -> Iterator[tuple[Item, Seen, list[tuple[bytes, ...]]]]:
+    """Yield the objects of every mask image of every photo; what the first look did not read for good is read again."""
+
+    def tasks() -> Iterator[_Task]:
+        for item, one in seen:
+            for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
+                if (task := _task(path, category, mask, one.photo.size, meaning)) is not None:
+                    yield task
+
+    again = work.each(_read_again, tasks())
+    for item, one in seen:
+        rles: list[tuple[bytes, ...]] = []
+        for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
+            if _task(path, category, mask, one.photo.size, meaning) is not None:
+                rles.append(next(again))
+            else:
+                filled = mask.values is not None and mask.values.top > 0
+                rles.append((mask.values.rle,) if filled and mask.values is not None else ())
+        yield item, one, rles
+
+
+_Task = tuple[Path, Values, Decision, Size]
+
+
+def _task(path: Path, category: str, mask: MaskSeen, size: Size, meaning: Meaning) -> _Task | None:
+    values = mask.values
+    if values is None or not values.top:
+        return None
+    decision = meaning.of(category, values)
+    if decision.is_read(values) and values.size == size:
+        return None
+    return path, values, decision, size
+
+
+def _read_again(task: _Task) -> tuple[bytes, ...]:
+    path, values, decision, size = task
+    return tuple(masks_of(path, values, decision, size))
+
+
+class _Story:
+    """Counts what was mended, and what the user should know."""
+
+    def __init__(self, work: Work, meaning: Meaning) -> None:
+        self.mends = Tally()
+        self.objects = 0
+        self.codings: set[str] = set()
+        self._settings, self._meaning = work.settings, meaning
+        self._seen = Tally()
+        self._masks = Counter[str]()
+
+    def add(self, item: Item, one: Seen, rles: list[tuple[bytes, ...]], marks: tuple[Mark, ...]) -> None:
+        """Take one photo into the count."""
+        self.objects += len(marks)
+        if not item.masks:
+            self._seen.add("bare", str(item.photo))
+        if one.photo.orientation != 1 and any(m.values and m.values.size == one.photo.stored for m in one.masks):
+            self._seen.add("turned", str(item.photo))
+        for path, category, mask, found in zip(item.masks, item.categories, one.masks, rles, strict=True):
+            if mask.values is not None:
+                self._add_mask(path, category, mask.values, found, one.photo.size)
+        if not self._meaning.several:
+            twice = sum(n - 1 for n in Counter((mark.category, mark.rle) for mark in marks).values())
+            if twice:
+                self._seen.add("twice", str(item.photo), twice)
+
+    def _add_mask(self, path: Path, category: str, values: Values, found: tuple[bytes, ...], size: Size) -> None:
+        name = str(path)
+        decision = self._meaning.of(category, values) if values.top else None
+        binary = decision is None or decision.coding == "binary"
+        if decision is not None:
+            self.codings.add(decision.coding)
+        elif not self.codings:
+            self.codings.add("binary")
+        if binary and values.kind != "colour" and values.top > 1 and values.changed and values.distinct > 1:
+            self.mends.add("masks with soft edges or noise, cut at half", name)
+        if values.kind != "grey" and values.top:
+            self.mends.add(f"masks taken from {_KINDS[values.kind]}", name)
+        if self._settings.resize_masks and values.size != size:
+            self.mends.add("masks scaled to their photo", name)
+        empty = not any(pixels.area(rle, size) for rle in found)
+        if empty and values.top:
+            self.mends.add("masks that are below half everywhere, taken as without objects", name)
+        elif empty:
+            self._seen.add("black", name)
+        elif binary and self._meaning.several:
+            areas = part_areas(found[0], size)
+            large = int((areas >= LARGE_PART * areas.sum()).sum())
+            self._masks["all"] += 1
+            if large > 1:
+                self._seen.add("several", name)
+                self._masks["large"] += large
+            if 2 * int(areas.sum()) > size[0] * size[1]:
+                self._seen.add("covering", name)
+
+    def notes(self) -> Iterator[str]:
+        """Yield what the user should know."""
+        count = self._seen.counts
+        shown = {
+            kind: f"{some(names)}{', ...' if count[kind] > len(names) else ''}"
+            for kind, names in self._seen.examples.items()
+        }
+        if count["several"] and self._settings.parts == "together":
+            yield (
+                f"{count['several']:,} of {self._masks['all']:,} masks have several large parts ({shown['several']};"
+                f" {self._masks['large']:,} large parts in all); each mask is one object:"
+                " --parts separate makes each part an object"
+            )
+        if 2 * count["covering"] > self._masks["all"]:
+            yield (
+                f"in {count['covering']:,} of {self._masks['all']:,} masks the object covers more than half of the"
+                f" photo ({shown['covering']}); if black is the object, invert the masks first"
+            )
+        if count["twice"]:
+            times = "object stands" if count["twice"] == 1 else "objects stand"
+            yield (
+                f"{count['twice']:,} {times} twice: the same pixels and category in the same photo"
+                f" ({shown['twice']}); maskwright check tells more"
+            )
+        if count["turned"]:
+            yield (
+                f"{plural(count['turned'], 'photo')} must be turned or mirrored to be upright ({shown['turned']}) and"
+                " the size of the mask fits both ways; the masks are taken as drawn on the upright photo: look at one"
+                " of them"
+            )
+        if count["black"]:
+            yield f"{plural(count['black'], 'mask image')} all black: without an object ({shown['black']})"
+        if count["bare"]:
+            yield f"{plural(count['bare'], 'photo')} without a mask: without objects ({shown['bare']})"
+
+
+_KINDS = {
+    "palette": "palette entries",
+    "one colour": "pictures of one colour on black",
+    "transparency": "the transparency",
+    "colour": "colour pictures",
+}
