@@ -15,6 +15,7 @@ from maskwright.errors import UserError
 
 VERBS = ("check", "demo", "evaluate", "make", "masks", "predict", "prepare", "report", "train")
 MODELS = {
+    "check": settings.CheckSettings,
     "demo": settings.DemoSettings,
     "evaluate": settings.EvaluateSettings,
     "make": settings.MakeSettings,
@@ -70,7 +71,7 @@ def test_a_verb_passes_on_nothing_that_was_not_typed(called, capsys, verb):
     assert (code, err) == (0, "")
     ((name, args, kwargs),) = called
     assert name == verb
-    own = {"say", "overwrite", "resume", "dry_run", "progress", "photos", "run", "masks"}
+    own = {"say", "overwrite", "resume", "dry_run", "progress", "photos", "run", "masks", "html", "fix"}
     assert set(kwargs) <= own
     paths = [Path(token) for token in POSITIONALS[verb] if token != "-o"]
     assert [arg for arg in args if arg is not None] == paths
@@ -86,6 +87,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "coding": "ids",
         "parts": "separate",
         "unmatched": "skip",
+        "on": "ray",
         "split": "val",
         "side": 256,
         "size": 128,
@@ -132,12 +134,13 @@ def test_a_switch_that_is_off_has_no_negative(capsys):
     assert run(capsys, "prepare", "R", "-o", "D", "--no-resize-masks")[0] == 2
     code, out, _ = run(capsys, "prepare", "--help")
     assert code == 0
-    assert "--no-" not in out
+    assert "--no-resize-masks" not in out
+    assert "--no-near-duplicates" in out  # this one is derived, and can be forced either way
 
 
 def test_what_a_stage_says_is_printed(called, capsys, monkeypatch):
     module = types.ModuleType("maskwright.check")
-    module.check = lambda data, *, say: say(f"3 photos in {data}")
+    module.check = lambda data, *, say, **_: say(f"3 photos in {data}")
     monkeypatch.setitem(sys.modules, "maskwright.check", module)
     assert run(capsys, "check", "D") == (0, "3 photos in D\n", "")
 

@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from maskwright import settings
 from maskwright.errors import UserError
-from maskwright.settings import EvaluateSettings, MasksSettings, PrepareSettings, Settings, TrainSettings
+from maskwright.settings import EvaluateSettings, PredictSettings, PrepareSettings, Settings, TrainSettings
 
 ALL = [kind for kind in vars(settings).values() if isinstance(kind, type) and issubclass(kind, Settings)]
 
@@ -30,7 +30,7 @@ def test_word_that_is_not_a_choice_lists_the_choices():
     with pytest.raises(
         UserError, match=r"form \(--form\) is 'idz': input should be 'categories', 'instances' or 'ids'"
     ):
-        MasksSettings.parse({"form": "idz"})
+        PredictSettings.parse({"form": "idz"})
 
 
 def test_all_faults_are_told_at_once():
