@@ -22,7 +22,7 @@ from maskwright.dataset import SPLITS, Category, Dataset, inside
 from maskwright.errors import Problem, UserError
 from maskwright.files import atomic_folder, refuse_existing, refuse_input, write_json
 from maskwright.formats import Written
-from maskwright.formats.names import safe_name
+from maskwright.formats.names import name_problems, safe_name
 from maskwright.settings import MaskForm, MasksSettings
 
 Form = Literal["categories", "instances", "ids"]
@@ -266,19 +266,7 @@ Planned = tuple[str, int, NDArray[np.int64]]
 
 def _plan(dataset: Dataset, drawn: Sequence[Category], form: Form) -> list[Planned]:
     """Name every mask image, or refuse, before the first is written."""
-    problems: list[Problem] = []
-    outside: list[str] = []
-    for image in dataset.images:
-        try:
-            inside(Path(), image.file_name)
-        except UserError as error:
-            outside += error.problems[0].where
-    if outside:
-        fix = "make the names relative to the photo folder, without '..'"
-        problems.append(Problem("file names in a data file must stay inside its folder", tuple(outside), fix))
-    twice = [name for name, n in Counter(image.file_name for image in dataset.images).items() if n > 1]
-    if twice:
-        problems.append(Problem("photos are listed more than once", tuple(twice), "list each photo once"))
+    problems = name_problems(dataset)
     per_photo = np.diff(dataset.first)
     if form == "ids" and (per_photo > MOST_IDS).any():
         where = [

@@ -301,7 +301,7 @@ def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
             skipped.append(Skipped(folder / name, why))
         else:
             pictures.append(folder / name)
-    bad = [repr(str(path)) for path in pictures if not _is_text(str(path))]
+    bad = [repr(str(path)) for path in pictures if not is_text(str(path))]
     if bad:
         raise unreadable_names(sorted(bad))
     return sorted(pictures, key=lambda path: path.parts), sorted(skipped, key=lambda item: item.path.parts)
@@ -312,7 +312,8 @@ def unreadable_names(names: Sequence[str]) -> UserError:
     return UserError("file names must be valid UTF-8", names, "rename these files")
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Tell whether a file's name can be written in a text file."""
     try:
         name.encode()
     except UnicodeEncodeError:

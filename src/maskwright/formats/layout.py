@@ -10,7 +10,7 @@ from pathlib import Path
 from maskwright.dataset import SPLITS, Dataset
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
-from maskwright.formats import MASK_NAMES, PHOTO_NAMES, Skipped, plural, scan, subfolders, unreadable_names
+from maskwright.formats import MASK_NAMES, PHOTO_NAMES, Skipped, is_text, plural, scan, subfolders, unreadable_names
 from maskwright.formats.folders import photo_folder, split_and_category
 from maskwright.formats.names import safe_name
 from maskwright.formats.planes import named_folder
@@ -36,7 +36,7 @@ def pictures_in(folder: Path, without: Collection[Path] = ()) -> tuple[list[str]
             skipped.append(Skipped(folder / name, why))
         else:
             names.append(name)
-    bad = [repr(str(folder / name)) for name in names if not _is_text(name)]
+    bad = [repr(str(folder / name)) for name in names if not is_text(name)]
     if bad:
         raise unreadable_names(sorted(bad))
     return sorted(names, key=lambda name: name.split("/")), sorted(skipped, key=lambda item: item.path.parts)
@@ -59,14 +59,6 @@ def some_pictures(folder: Path, most: int, without: Collection[Path] = ()) -> li
     out = tuple(f"{path.relative_to(folder).as_posix()}/" for path in without if folder in path.parents)
     names = (name for name, why in islice(scan(folder), 40 * most) if not why)
     return list(islice((name for name in names if not (out and name.startswith(out))), most))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def split_folders(root: Path) -> list[tuple[Path, str, str | None]]:

@@ -20,6 +20,24 @@ def safe_name(name: str) -> str:
     return re.sub(r'[%/\\:*?"<>|\x00-\x1f\x7f]', lambda found: f"%{ord(found[0]):02X}", name)
 
 
+def name_problems(dataset: Dataset) -> list[Problem]:
+    """Return what keeps files from being named after the photos: names that lead outside, photos listed twice."""
+    problems = []
+    outside: list[str] = []
+    for image in dataset.images:
+        try:
+            inside(Path(), image.file_name)
+        except UserError as error:
+            outside += error.problems[0].where
+    if outside:
+        fix = "make the names relative to the photo folder, without '..'"
+        problems.append(Problem("file names in a data file must stay inside its folder", tuple(outside), fix))
+    twice = tuple(name for name, n in Counter(image.file_name for image in dataset.images).items() if n > 1)
+    if twice:
+        problems.append(Problem("photos are listed more than once", twice, "list each photo once"))
+    return problems
+
+
 def stems(dataset: Dataset) -> list[str]:
     """Return for each photo the name of its files without an ending; subfolders are kept.
 
@@ -34,22 +52,10 @@ def stems(dataset: Dataset) -> list[str]:
         >>> stems(Dataset.build([], photos, []))
         ['x/a', 'b.jpg', 'b.png']
     """
-    problems = []
-    outside: list[str] = []
-    for image in dataset.images:
-        try:
-            inside(Path(), image.file_name)
-        except UserError as error:
-            outside += error.problems[0].where
-    if outside:
-        fix = "make the names relative to the photo folder, without '..'"
-        problems.append(Problem("file names in a data file must stay inside its folder", tuple(outside), fix))
-    names = [image.file_name for image in dataset.images]
-    twice = tuple(name for name, n in Counter(names).items() if n > 1)
-    if twice:
-        problems.append(Problem("photos are listed more than once", twice, "list each photo once"))
+    problems = name_problems(dataset)
     if problems:
         raise UserError(problems)
+    names = [image.file_name for image in dataset.images]
     short = [str(PurePosixPath(name).with_suffix("")) for name in names]
     count = Counter(stem.casefold() for stem in short)
     return [name if count[stem.casefold()] > 1 else stem for name, stem in zip(names, short, strict=True)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
-from maskwright.formats import Skipped, plural, scan, unreadable_names
+from maskwright.formats import Skipped, is_text, plural, scan, unreadable_names
 from maskwright.formats.shelf import temporary_database
 from maskwright.settings import PrepareSettings
 
@@ -171,7 +171,7 @@ class Pairing(Collection[Pair]):
                     continue
                 if why:
                     odd.append(Skipped(folder / name, why))
-                elif not _is_text(name):
+                elif not is_text(name):
                     unreadable.append(repr(str(folder / name)))
                 elif side == _PHOTO and Path(name).suffix.lower() not in PHOTO_SUFFIXES:
                     odd.append(Skipped(folder / name, "no photo format"))
@@ -295,14 +295,6 @@ class Pairing(Collection[Pair]):
 
 _JOINED = "(SELECT * FROM keyed WHERE side = 0) p LEFT JOIN mask m ON m.place = p.place AND m.key = p.key"
 _HAS_PHOTO = "EXISTS (SELECT 1 FROM keyed p WHERE p.side = 0 AND p.place = m.place AND p.key = m.key)"
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def empty_folders(folders: Sequence[Path]) -> Problem:
