@@ -344,10 +344,13 @@ def _index(photos: Collection[Photo], splits: NDArray[np.int8]) -> tuple[NameOf,
         marks = np.zeros((len(forms), len(photos)), dtype=np.uint64)
         for n, (photo, split) in enumerate(zip(photos, splits.tolist(), strict=True)):
             digests[n] = int(photo.sha256[:16] or "0", 16)
-            for form, row in zip(forms, marks, strict=True):
-                row[n] = _number(f"{split} {key(form(photo))}")
-        for form, row in zip(forms, marks, strict=True):
-            if len(np.unique(row)) == len(photos):
+            names = [form(photo) for form in forms]
+            marks[0, n] = _number(f"{split} {key(names[0])}")
+            for row in (1, 2):  # mostly the names are all the same
+                same = names[row] == names[row - 1]
+                marks[row, n] = marks[row - 1, n] if same else _number(f"{split} {key(names[row])}")
+        for form, row_marks in zip(forms, marks, strict=True):
+            if len(np.unique(row_marks)) == len(photos):
                 return form, _double_notes(photos, splits, digests)
     raise AssertionError("two photos have the same path")  # the readers refuse that
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -87,8 +87,9 @@ def split_photos(
         UserError: If the rule of `group` fits no photo.
     """
     notes: list[str] = []
-    keys, grouping = _keys(photos, settings.group)
-    label = _labels(photos, keys, alike)
+    heads = _Heads.of(photos, categories)
+    keys, grouping = _keys(photos, heads, settings.group)
+    label = _labels(heads, keys, alike)
     number = int(label.max(initial=-1)) + 1
     sizes = np.bincount(label, minlength=number)
     if grouping:
@@ -96,10 +97,10 @@ def split_photos(
     if alike is not None and len(alike):
         mates = np.unique(alike[:, :2])
         notes.append(f"{plural(len(mates), 'photo')} look like another one; photos that do share a split")
-    places = _places(photos, keys, label, number)
+    places = _places(heads, keys, label, number)
     test, val = settings.test_share, settings.test_share + settings.val_share
     assigned = np.where(places < test, _TEST, np.where(places < val, _VAL, _TRAIN)).astype(np.int8)
-    moved = _reach(assigned, places, sizes, _pairs(photos, categories, label), settings)
+    moved = _reach(assigned, places, sizes, _pairs(heads, label, len(categories)), settings)
     if moved:
         names = some(photo.name for photo, group in zip(photos, label.tolist(), strict=True) if group in moved)
         notes.append(
@@ -118,26 +119,88 @@ def split_photos(
 # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _keys(photos: Collection[Photo], rule: str | None) -> tuple[NDArray[np.uint64], str]:
+@dataclass(frozen=True)
+class _Heads:
+    """What grouping needs of every photo, as numbers: there may be millions, and they are read from disk only once.
+
+    Attributes:
+        folder: `(N,)` uint64, a number for the folder.
+        series: `(N,)` uint64, a number for the name without the number at its end: the video that a frame is of.
+        second: `(N,)` int64, the time that the name tells, in seconds; -1: none.
+        place: `(N,)` float64, see `place_of`.
+        order: `(N,)` uint64, another hash of the name.
+        digest: `(N,)` uint64, the first bits of the file's SHA-256; 0: not known.
+        categories: `(K, 2)` int64, category and photo, each pair once; crowds do not count.
+    """
+
+    folder: NDArray[np.uint64]
+    series: NDArray[np.uint64]
+    second: NDArray[np.int64]
+    place: NDArray[np.float64]
+    order: NDArray[np.uint64]
+    digest: NDArray[np.uint64]
+    categories: NDArray[np.int64]
+
+    @staticmethod
+    def of(photos: Collection[Photo], categories: Sequence[str]) -> _Heads:
+        """Go through the photos."""
+        count = len(photos)
+        folder, series, order, digest = (np.zeros(count, dtype=np.uint64) for _ in range(4))
+        second, place = np.full(count, -1, dtype=np.int64), np.zeros(count)
+        number_of = {name: number for number, name in enumerate(categories)}
+        pairs = array("q")
+        last, last_number = "", 0
+        for n, photo in enumerate(photos):
+            stem = photo.name.rpartition(".")[0] or photo.name
+            full = f"{photo.place}/{stem}"
+            above = full.rpartition("/")[0]
+            if above != last:
+                last, last_number = above, _number(above)
+            folder[n], series[n] = last_number, _number(_FRAME.sub("", full))
+            second[n] = _second(photo.name)
+            place[n], order[n] = _place(stem), _number(stem)
+            digest[n] = int(photo.sha256[:16] or "0", 16)
+            for category in {number_of[mark.category] for mark in photo.marks if not mark.crowd}:
+                pairs.append(category)
+                pairs.append(n)
+        return _Heads(folder, series, second, place, order, digest, np.frombuffer(pairs, dtype=np.int64).reshape(-1, 2))
+
+
+def _number(key: str) -> int:
+    """Return a number above 0 for a text, which hardly any other text has."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") | 1
+
+
+def _second(name: str) -> int:
+    """Return the time that a name tells, in seconds; -1 if it tells none."""
+    found = _TIME.search(name)
+    if found is None:
+        return -1
+    try:
+        year, month, day, hour, minute, second = (int(part) for part in found.groups())
+        return max(-1, int(datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()))
+    except ValueError:  # digits that are no date
+        return -1
+
+
+def _keys(photos: Collection[Photo], heads: _Heads, rule: str | None) -> tuple[NDArray[np.uint64], str]:
     """Return `(N,)` a number for the group of each photo (0: it stands alone), and how groups were found, in words."""
     alone = np.zeros(len(photos), dtype=np.uint64)
     if rule == "none":
         return alone, ""
     if rule == "folder":
-        keys = _numbers(photos, _folder)
-        return keys, f"photos of one folder are a group, as you said: {plural(len(np.unique(keys)), 'folder')}"
+        folders = plural(len(np.unique(heads.folder)), "folder")
+        return heads.folder, f"photos of one folder are a group, as you said: {folders}"
     if rule == "name":
-        keys = _numbers(photos, _series)
-        groups_of = plural(len(np.unique(keys)), "group")
-        return keys, f"photos whose names differ in the last number are a group, as you said: {groups_of}"
+        series = plural(len(np.unique(heads.series)), "group")
+        return heads.series, f"photos whose names differ in the last number are a group, as you said: {series}"
     if rule is not None:
         return _by_pattern(photos, rule)
-    for key, what in ((_folder, "folders"), (_series, "series of names that differ in the last number")):
-        keys = _numbers(photos, key)
+    for keys, what in ((heads.folder, "folders"), (heads.series, "series of names that differ in the last number")):
         count = np.unique(keys, return_counts=True)[1]
         if FEWEST_GROUPS <= len(count) < len(keys) and count.max() <= LARGEST_GROUP * len(keys):
             return keys, f"photos are grouped by {what}: {plural(len(count), 'group')} (--group none: do not)"
-    keys = _bursts(photos)
+    keys = _bursts(heads)
     count = np.unique(keys[keys > 0], return_counts=True)[1]
     if len(count) and 2 * count.max() <= len(photos):  # else all were taken in one go
         return keys, (
@@ -147,47 +210,17 @@ def _keys(photos: Collection[Photo], rule: str | None) -> tuple[NDArray[np.uint6
     return alone, ""
 
 
-def _numbers(photos: Collection[Photo], key: Callable[[Photo], str]) -> NDArray[np.uint64]:
-    return np.fromiter((_number(key(photo)) for photo in photos), dtype=np.uint64, count=len(photos))
-
-
-def _number(key: str) -> int:
-    """Return a number above 0 for a text, which hardly any other text has."""
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") | 1
-
-
-def _folder(photo: Photo) -> str:
-    return f"{photo.place}/{photo.name}".rpartition("/")[0]
-
-
-def _series(photo: Photo) -> str:
-    """Return a name without the number at its end: the video that a frame is of."""
-    return _FRAME.sub("", f"{photo.place}/{photo.name}".rpartition(".")[0])
-
-
-def _bursts(photos: Collection[Photo]) -> NDArray[np.uint64]:
-    """Return for each photo a number for its burst; 0 where its name tells no time, or no other photo's is near."""
-    times: list[tuple[int, int, int]] = []
-    for number, photo in enumerate(photos):
-        found = _TIME.search(photo.name)
-        if found:
-            try:
-                year, month, day, hour, minute, second = (int(part) for part in found.groups())
-                at = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
-            except ValueError:  # digits that are no date
-                continue
-            times.append((_number(_folder(photo)), int(at.timestamp()), number))
-    keys = np.zeros(len(photos), dtype=np.uint64)
-    times.sort()
-    begin = 0
-    for i in range(1, len(times) + 1):
-        near = i < len(times) and times[i][0] == times[i - 1][0]
-        if near and times[i][1] - times[i - 1][1] <= BURST_S:
-            continue
-        if i - begin > 1:
-            for _, _, number in times[begin:i]:
-                keys[number] = _number(f"{times[begin][0]} {times[begin][1]}")
-        begin = i
+def _bursts(heads: _Heads) -> NDArray[np.uint64]:
+    """Return `(N,)` a number for each photo's burst; 0 where its name tells no time, or no other photo's is near."""
+    keys = np.zeros(len(heads.second), dtype=np.uint64)
+    timed = np.flatnonzero(heads.second >= 0)
+    timed = timed[np.lexsort((heads.second[timed], heads.folder[timed]))]
+    if not len(timed):
+        return keys
+    apart = (np.diff(heads.second[timed]) > BURST_S) | (np.diff(heads.folder[timed]) != 0)
+    for burst in np.split(timed, np.flatnonzero(apart) + 1):
+        if len(burst) > 1:
+            keys[burst] = _number(f"{heads.folder[burst[0]]} {heads.second[burst[0]]}")
     return keys
 
 
@@ -217,54 +250,46 @@ def _by_pattern(photos: Collection[Photo], rule: str) -> tuple[NDArray[np.uint64
     return keys, f"photos are grouped by {rule!r}, as you said: {plural(len(np.unique(keys)), 'group')}"
 
 
-def _places(
-    photos: Collection[Photo], keys: NDArray[np.uint64], label: NDArray[np.int64], number: int
-) -> NDArray[np.float64]:
+def _places(heads: _Heads, keys: NDArray[np.uint64], label: NDArray[np.int64], number: int) -> NDArray[np.float64]:
     """Return `(number,)` the place of each group: that of one of its members, which another hash chooses.
 
     The choice depends on the names alone, not on their order, and stays when members are added, unless one of them is
     chosen; and since it does not look at the places, groups are spread like single photos. All photos of a key have
     one place, so that a group that is known by its folder or series stays where it is whoever joins it.
     """
-    own, order = np.zeros(len(label)), np.zeros(len(label), dtype=np.uint64)
-    for n, (photo, key) in enumerate(zip(photos, keys.tolist(), strict=True)):
-        name = str(key) if key else photo.name.rpartition(".")[0] or photo.name
-        own[n], order[n] = _place(name), _number(name)
+    own, order = heads.place.copy(), heads.order.copy()
+    found, which = np.unique(keys, return_inverse=True)
+    if (found > 0).any():
+        places = np.array([_place(str(key)) for key in found.tolist()])
+        orders = np.array([_number(str(key)) for key in found.tolist()], dtype=np.uint64)
+        own, order = np.where(keys > 0, places[which], own), np.where(keys > 0, orders[which], order)
     chosen = np.lexsort((order, label))
-    places = np.zeros(number)
-    places[label[chosen[::-1]]] = own[chosen[::-1]]  # of each group the first in order is written last
-    return places
+    result = np.zeros(number)
+    result[label[chosen[::-1]]] = own[chosen[::-1]]  # of each group the first in order is written last
+    return result
 
 
-def _labels(photos: Collection[Photo], keys: NDArray[np.uint64], alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _labels(heads: _Heads, keys: NDArray[np.uint64], alike: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Return `(N,)` the number of each photo's group; equal keys, equal files and photos that look alike are joined."""
     links: list[NDArray[np.int64]] = [] if alike is None else [alike[:, :2]]
-    digests = np.fromiter((int(photo.sha256[:16] or "0", 16) for photo in photos), dtype=np.uint64, count=len(photos))
-    for values in (digests, keys):
+    for values in (heads.digest, keys):
         real = np.flatnonzero(values)
         order = real[np.argsort(values[real], kind="stable")]
         same = values[order[1:]] == values[order[:-1]]
         links.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
     pairs = np.concatenate(links)
-    return groups(pairs, len(photos)) if len(pairs) else np.arange(len(photos))
+    return groups(pairs, len(keys)) if len(pairs) else np.arange(len(keys))
 
 
 # ── small categories ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pairs(photos: Collection[Photo], categories: Sequence[str], label: NDArray[np.int64]) -> NDArray[np.int64]:
+def _pairs(heads: _Heads, label: NDArray[np.int64], categories: int) -> NDArray[np.int64]:
     """Return `(K, 2)` which category is in which group; one more category stands for photos of any kind."""
-    number_of = {name: number for number, name in enumerate(categories)}
-    found = array("q")
-    for photo, group in zip(photos, label.tolist(), strict=True):
-        found.append(len(categories))
-        found.append(group)
-        for category in {number_of[mark.category] for mark in photo.marks if not mark.crowd}:
-            found.append(category)
-            found.append(group)
-    pairs = np.frombuffer(found, dtype=np.int64).reshape(-1, 2)
-    codes = np.unique(pairs[:, 0] * (int(label.max(initial=0)) + 1) + pairs[:, 1])
-    return np.stack(np.divmod(codes, int(label.max(initial=0)) + 1), axis=1)
+    count = int(label.max(initial=0)) + 1
+    codes = heads.categories[:, 0] * count + label[heads.categories[:, 1]]
+    codes = np.unique(np.concatenate([codes, categories * count + label]))
+    return np.stack(np.divmod(codes, count), axis=1)
 
 
 def _reach(

@@ -75,9 +75,6 @@ def _columns(counts: Runs, height: int) -> tuple[Runs, Runs]:
     return starts, ends
 
 
-_MANY_LINKS = 5_000
-
-
 def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], int]:
     """Label runs that touch (8 neighbours); returns a label per run and how many there are."""
     column, top = np.divmod(starts, height)
@@ -88,31 +85,33 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
     links = np.maximum(high - low, 0)
     a = np.repeat(np.arange(len(starts)), links)
     b = np.arange(len(a)) - np.repeat(np.cumsum(links) - links, links) + np.repeat(low, links)
-    follows = np.zeros(len(starts), dtype=np.bool_)
-    follows[b] = True
-    if len(starts) - int(follows.sum()) == 1:  # all but the first run go on from one in the column before
+    # Each run goes back to the first run of the column before that it touches, and so on to where its part begins.
+    begin = np.arange(len(starts))
+    begin[b[::-1]] = a[::-1]
+    roots = np.flatnonzero(begin == np.arange(len(starts)))
+    if len(roots) == 1:
         return np.zeros(len(starts), dtype=np.int32), 1
-    if len(a) > _MANY_LINKS:
-        from scipy.sparse import coo_array  # slow to import, and few masks are so ragged
-        from scipy.sparse.csgraph import connected_components
+    while not np.array_equal(further := begin[begin], begin):
+        begin = further
+    number = np.zeros(len(starts), dtype=np.int32)
+    number[roots] = np.arange(len(roots))
+    label = number[begin]
+    # Parts that begin apart may meet further on.
+    parent = list(range(len(roots)))
 
-        graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(starts), len(starts)))
-        count, labels = connected_components(graph, directed=False)
-        return np.asarray(labels, dtype=np.int32), int(count)
-    parent = list(range(len(starts)))
+    def root(part: int) -> int:
+        while parent[part] != part:
+            parent[part] = part = parent[parent[part]]
+        return part
 
-    def root(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = run = parent[parent[run]]
-        return run
-
-    for i, j in zip(map(root, a.tolist()), b.tolist(), strict=True):
-        first, second = sorted((i, root(j)))
-        parent[second] = first
-    for i, above in enumerate(parent):  # parents come first, so one pass leads every run to its root
-        parent[i] = parent[above]
-    roots, numbers = np.unique(parent, return_inverse=True)
-    return numbers.astype(np.int32), len(roots)
+    one, other = label[a], label[b]
+    apart = one != other
+    for first, second in {*zip(one[apart].tolist(), other[apart].tolist(), strict=True)}:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    parts = [root(part) for part in range(len(roots))]
+    renamed = {part: n for n, part in enumerate(sorted({*parts}))}
+    return np.array([renamed[part] for part in parts], dtype=np.int32)[label], len(renamed)
 
 
 def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
