@@ -16,6 +16,7 @@ SRC = Path(maskwright.__file__).parent
 ORDER = (
     "errors",
     "settings",
+    "memory",
     "png",
     "files",
     "pixels",

@@ -33,6 +33,9 @@ copied to an array in under 2 GB."""
 MOST_COLOURED = 60_000_000
 """The same for masks in colour, on which more is done."""
 
+MOST_BYTES = 500_000_000
+"""A picture file of more bytes is refused: 150 megapixels in colour take less, even uncompressed."""
+
 MOST_AT_ONCE = 50_000_000
 """Masks up to so many pixels are inflated as a whole, which is faster and takes more memory."""
 
@@ -207,6 +210,30 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of bytes as hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def content_of(path: Path) -> bytes:
+    """Read a picture file whole, to be hashed and decoded from memory.
+
+    Raises:
+        UnreadableImage: If it cannot be read, is empty, or is larger than `MOST_BYTES`.
+    """
+    try:
+        with path.open("rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if size > MOST_BYTES:
+                raise UnreadableImage(f"has {size:,} bytes; at most {MOST_BYTES:,} are read")
+            content = handle.read(MOST_BYTES + 1)  # what is no file, such as a device, may have no end
+    except OSError as error:
+        raise UnreadableImage(f"cannot be opened ({error.strerror})") from None
+    if len(content) > MOST_BYTES:
+        raise UnreadableImage(f"has no end; at most {MOST_BYTES:,} bytes are read")
+    return content
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Put `source` at `target` as a hard link where the file system allows, else as a copy."""
     real = os.path.realpath(source) if os.path.islink(source) else source
@@ -309,11 +336,15 @@ def stored_size(path: Path) -> tuple[int, int]:
         return height, width
 
 
-def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
+def verify_photo(path: Path, content: bytes | None = None) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Look for damage in a photo as cheaply as shows it, and return what its header says.
 
     Of JPEG, a header that can be read and the mark of the end show that nothing was cut off; everything else is
     decoded. (`check` decodes every photo.)
+
+    Args:
+        path: The file.
+        content: All of it, if it was read already.
 
     Returns:
         The upright `(height, width)`, the stored `(height, width)`, and the EXIF orientation 1..8 (1: upright).
@@ -321,13 +352,13 @@ def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
     Raises:
         UnreadableImage: As `read_photo`.
     """
-    with _opened(path) as image:
+    with _opened(path, content) as image:
         width, height = image.size
         try:
             turn = image.getexif().get(_EXIF_ORIENTATION, 1)
             if image.format not in {"JPEG", "MPO"}:
                 image.load()
-            elif not _ends_whole(path):
+            elif not _ends_whole(path if content is None else content):
                 image.draft("L", (width // 8, height // 8))
                 image.load()
         except _BROKEN as error:
@@ -337,11 +368,13 @@ def verify_photo(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
         return (stored[::-1] if orientation in _TURNED else stored), stored, orientation
 
 
-def _ends_whole(path: Path) -> bool:
+def _ends_whole(file: Path | bytes) -> bool:
     """Tell whether a JPEG file ends with the mark of its end; some cameras write zeros behind it."""
-    with path.open("rb") as handle:
-        handle.seek(max(0, os.fstat(handle.fileno()).st_size - 64))
-        return handle.read().rstrip(b"\0").endswith(b"\xff\xd9")
+    if isinstance(file, Path):
+        with file.open("rb") as handle:
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - 64))
+            file = handle.read()
+    return file[-64:].rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -388,8 +421,12 @@ def read_grey(path: Path, least: int | None = None) -> tuple[NDArray[np.uint8], 
         return np.asarray(upright), ((width, height) if turned else (height, width)), orientation
 
 
-def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
+def read_raw(path: Path, content: bytes | None = None) -> tuple[NDArray[Any], PillowImage.Image]:
     """Read a mask image upright with its values as stored (palette indices, 16 bits, alpha).
+
+    Args:
+        path: The file.
+        content: All of it, if it was read already.
 
     Returns:
         `(H, W)` or `(H, W, C)` array with the file's own dtype, and the Pillow image (mode and palette).
@@ -397,11 +434,9 @@ def read_raw(path: Path) -> tuple[NDArray[Any], PillowImage.Image]:
     Raises:
         UnreadableImage: As `read_photo`.
     """
-    quick = None
-    with contextlib.suppress(OSError):  # then opening it says what is wrong
-        if path.suffix.lower() == ".png":
-            quick = png.stored(path.read_bytes(), MOST_AT_ONCE)
-    with _opened(path, quick) as image:
+    if content is None:
+        content = content_of(path)
+    with _opened(path, png.stored(content, MOST_AT_ONCE) or content) as image:
         width, height = image.size
         if image.mode in _COLOURED and width * height > MOST_COLOURED:
             raise UnreadableImage(
@@ -444,7 +479,7 @@ def _damage(error: BaseException) -> str:
 @contextlib.contextmanager
 def _opened(path: Path, content: bytes | None = None) -> Iterator[PillowImage.Image]:
     try:
-        if path.stat().st_size == 0:
+        if not (len(content) if content is not None else path.stat().st_size):
             raise UnreadableImage("is empty (0 bytes)")
         # Pillow's own limit (a warning from 89 megapixels on) gives way to ours, which is checked below and names the
         # size. Only the header is read here. The lock is for threads, since the limit is global.

@@ -37,6 +37,7 @@ from maskwright.formats import (
 )
 from maskwright.formats.folders import missing
 from maskwright.formats.runs import part_rles
+from maskwright.memory import keep_freed_memory
 from maskwright.settings import FormName, PrepareSettings
 from maskwright.splits import place_of, split_photos
 from maskwright.writing import CocoWriter
@@ -120,6 +121,7 @@ def prepare(
     raw, out = Path(raw), Path(out)
     _check(raw, wanted)
     files.refuse_existing(out, overwrite=overwrite)
+    keep_freed_memory()
     each = partial(scale.each, on=wanted.on)
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare:
         found, root, wanted = _recognise(raw, wanted)

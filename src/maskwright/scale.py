@@ -26,6 +26,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from maskwright.errors import UserError
+from maskwright.memory import keep_freed_memory
 
 if TYPE_CHECKING:  # pydantic would double the time that a worker process takes to start
     from maskwright.settings import Where
@@ -500,6 +501,7 @@ def serve() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     target.write(_HELLO)
+    keep_freed_memory()
     code = _receive(source)
     function: Any = None
     error: Exception | None = None

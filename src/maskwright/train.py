@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +30,7 @@ from maskwright.errors import UserError
 from maskwright.evaluate import evaluate
 from maskwright.files import refuse_existing, refuse_input, sha256, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar
+from maskwright.memory import keep_freed_memory
 from maskwright.models import Segmenter
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight, usable
@@ -617,20 +616,3 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
     if came and callable(usual):
         usual(*came[0])
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
-
-    A step allocates and frees hundreds of megabytes in large pieces; by default each piece is mapped and zeroed anew by
-    the kernel, which is a fifth of the time of a small network's step. Elsewhere than on glibc nothing is done.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return  # another C library, such as musl; its allocator is what it is
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    libc.mallopt(mmap_threshold, 1 << 30)
-    libc.mallopt(trim_threshold, (1 << 31) - 1)

@@ -8,9 +8,9 @@ not say it, the answer is a question to the user, not a guess.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,7 @@ MOST_COLOURS = 255
 _GREY_TOLERANCE = 24  # channels of a grey picture differ by no more after JPEG
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """What one mask image holds.
 
     Attributes:
@@ -151,24 +150,34 @@ class Decision:
         return self.cut(values) == values.cut
 
 
-def look(path: Path) -> Values:
+def look(path: Path, content: bytes | None = None) -> Values:
     """Read a mask image and say what it holds.
+
+    Args:
+        path: The file.
+        content: All of it, if it was read already.
 
     Raises:
         UnreadableImage: If it cannot be read or holds what no mask holds (fractions, negative numbers).
     """
-    plane, kind, colour = _plane(path)
+    plane, kind, colour = _plane(path, content)
     size = (int(plane.shape[0]), int(plane.shape[1]))
     lossy = path.suffix.lower() in LOSSY_SUFFIXES
+    top = int(plane.max()) if plane.size else 0
+    if top and kind != "colour":
+        # Two values: by far the most usual mask, and quickly seen.
+        mask = plane == top
+        filled = int(np.count_nonzero(mask))
+        if filled == np.count_nonzero(plane):
+            return _exact(size, kind, lossy, top, filled, colour, mask)
     found, counts = _histogram(plane)
-    top = int(found[-1]) if len(found) else 0
     if kind == "colour":
         shown = tuple(int(v) for v in found[:4])
         peak = _strongest(plane)
         return Values(
             size, kind, lossy, shown, len(found), top, 255, 0, 0, 0, 0, 0, None, 128, pixels.encode(peak > 127)
         )
-    span = next((s for s in (1, 255, 65535) if top <= s), top)
+    span = _span(top)
     cut = span // 2 + 1
     soft = int(counts[(found * 8 > span) & (found * 8 < span * 7)].sum())
     full = int(counts[found * 8 >= span * 7].sum())
@@ -194,6 +203,44 @@ def look(path: Path) -> Values:
         cut=cut,
         weak=float(counts[found < cut].sum()) / max(int(counts.sum()), 1),
         **mask_facts(mask),
+    )
+
+
+def _span(top: int) -> int:
+    return next((s for s in (1, 255, 65535) if top <= s), top)
+
+
+def _exact(
+    size: Size, kind: str, lossy: bool, top: int, filled: int, colour: tuple[int, ...] | None, mask: NDArray[np.bool_]
+) -> Values:
+    """Say what a mask of 0 and one other value holds; `mask` is where the other value is."""
+    span = _span(top)
+    cut = span // 2 + 1
+    soft = span < 8 * top < 7 * span
+    if soft or top < cut:  # rare: what the value means depends on where it lies
+        plane = mask * np.int64(top)
+        flat, deep = _areas(plane, span) if soft and 2 * top > span else (0, 0)
+        facts = mask_facts(plane >= cut)
+    else:
+        flat = deep = 0
+        facts = mask_facts(mask)
+    return Values(
+        size=size,
+        kind=kind,
+        lossy=lossy,
+        shown=(top,),
+        distinct=1,
+        top=top,
+        span=span,
+        soft=filled if soft else 0,
+        full=filled if 8 * top >= 7 * span else 0,
+        flat=flat,
+        deep=deep,
+        changed=0 if top == span else filled,
+        colour=colour,
+        cut=cut,
+        weak=1.0 if top < cut else 0.0,
+        **facts,
     )
 
 
@@ -243,7 +290,7 @@ class Census:
         )
         kind = self.kinds.get(key)
         if kind is None:
-            kind = self.kinds[key] = _Kind(replace(values, rle=b""))
+            kind = self.kinds[key] = _Kind(values._replace(rle=b""))
         kind.count += 1
         if len(kind.names) < MOST_NAMED:
             kind.names.append(name)
@@ -392,12 +439,6 @@ def _histogram(plane: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64
     """Return the values that are not 0, ascending, and how many pixels have each."""
     if not plane.size:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    top = int(plane.max())
-    filled = int(np.count_nonzero(plane))
-    at_top = int(np.count_nonzero(plane == top)) if filled else 0
-    if at_top == filled:  # two values: by far the most usual mask, and cheap to see
-        one = np.array([top] if filled else [], dtype=np.int64)
-        return one, np.array([filled] if filled else [], dtype=np.int64)
     if plane.dtype.itemsize <= 2:
         counts = np.bincount(plane.ravel())
         found = np.flatnonzero(counts)
@@ -435,14 +476,14 @@ def _strongest(colours: NDArray[Any]) -> NDArray[np.uint8]:
     return strongest.astype(np.uint8)
 
 
-def _plane(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
+def _plane(path: Path, content: bytes | None = None) -> tuple[NDArray[Any], str, tuple[int, ...] | None]:
     """Read a mask image as one plane of whole numbers, and say where they come from.
 
     Returns:
         `(H, W)` uint8, uint16 or int64; the kind (see `Values`); the colour of a `one colour` mask. The plane of
         `colour` is packed, red * 65536 + green * 256 + blue.
     """
-    array, image = read_raw(path)
+    array, image = read_raw(path, content)
     mode = image.mode
     if mode == "1":
         return array.view(np.uint8), "grey", None

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from maskwright import pixels
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, sha256, verify_photo
+from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, content_of, sha256_of, verify_photo
 from maskwright.formats import (
     MASK_NAMES,
     PHOTO_NAMES,
@@ -42,8 +42,7 @@ NAME: FormName = "folders"
 EXPECTS = "a folder of photos and a folder of mask images, such as rgb and mask, alone or inside train, val, test"
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(NamedTuple):
     """What one look at a photo and its mask found.
 
     Attributes:
@@ -329,24 +328,19 @@ def _category_problems(places: Sequence[Place], names: Sequence[str]) -> list[Pr
 def _look(pair: Pair) -> _Seen:
     photo = Path(pair.photo)
     try:
-        size, stored, orientation = verify_photo(photo)
-        photo_hash = sha256(photo)
+        content = content_of(photo)
+        size, stored, orientation = verify_photo(photo, content)
     except UnreadableImage as error:
         return _Seen(photo_fault=str(error))
-    except OSError as error:
-        return _Seen(photo_fault=f"cannot be opened ({error.strerror})")
-    seen = _Seen(size, stored, orientation, photo_hash)
+    seen = _Seen(size, stored, orientation, sha256_of(content))
     if pair.mask is None:
         return seen
     mask = Path(pair.mask)
     try:
-        values = look(mask)
-        mask_hash = sha256(mask)
+        content = content_of(mask)
+        return seen._replace(values=look(mask, content), mask_hash=sha256_of(content))
     except UnreadableImage as error:
-        return replace(seen, mask_fault=str(error))
-    except OSError as error:
-        return replace(seen, mask_fault=f"cannot be opened ({error.strerror})")
-    return replace(seen, values=values, mask_hash=mask_hash)
+        return seen._replace(mask_fault=str(error))
 
 
 class _Faults:

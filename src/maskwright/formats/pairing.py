@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
@@ -34,8 +35,7 @@ class Place:
     category: str | None = None
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A photo and its mask image, if it has one: texts, since there may be millions.
 
     Attributes:

@@ -101,12 +101,13 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
 
     def root(part: int) -> int:
         while parent[part] != part:
-            parent[part] = part = parent[parent[part]]
+            part = parent[part]
         return part
 
     one, other = label[a], label[b]
     apart = one != other
-    for first, second in {*zip(one[apart].tolist(), other[apart].tolist(), strict=True)}:
+    meet: set[tuple[int, int]] = set(zip(one[apart].tolist(), other[apart].tolist(), strict=True))
+    for first, second in meet:
         low, high = sorted((root(first), root(second)))
         parent[high] = low
     parts = [root(part) for part in range(len(roots))]

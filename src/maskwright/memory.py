@@ -1,0 +1,24 @@
+"""Memory: how the C library is told to handle it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next piece of work instead of giving it back to the kernel.
+
+    Work on pictures allocates and frees the same large pieces over and over; by default the kernel maps and zeroes each
+    anew. That is a fifth of the time of a small network's training step, and as much of reading a mask. Elsewhere than
+    on glibc nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return  # another C library, such as musl; its allocator is what it is
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, (1 << 31) - 1)

@@ -1,0 +1,39 @@
+"""Freed memory is kept where the C library can be told so, and nothing happens elsewhere."""
+
+import subprocess
+import sys
+
+import pytest
+
+from maskwright import memory
+
+COUNT = """
+import resource, sys
+import numpy as np
+from maskwright.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def work():
+    for _ in range(50):
+        np.ones(4_000_000, dtype=np.uint8)
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how):
+    done = subprocess.run([sys.executable, "-c", COUNT, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
+def test_the_kernel_is_not_asked_again():
+    assert faults("keep") < 0.1 * faults("leave") + 100
+
+
+def test_elsewhere_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "win32")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail(f"{name} was loaded"))
+    assert memory.keep_freed_memory() is None
