@@ -108,8 +108,8 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
     apart = one != other
     meet: set[tuple[int, int]] = set(zip(one[apart].tolist(), other[apart].tolist(), strict=True))
     for first, second in meet:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
+        earlier, later = sorted((root(first), root(second)))
+        parent[later] = earlier
     parts = [root(part) for part in range(len(roots))]
     renamed = {part: n for n, part in enumerate(sorted({*parts}))}
     return np.array([renamed[part] for part in parts], dtype=np.int32)[label], len(renamed)
