@@ -337,3 +337,18 @@ def test_hammers_are_kept_pixel_for_pixel(tmp_path):
             name = Path(data.images[k].file_name).stem
             truth = np.asarray(Image.open(HAMMER / folder / "mask" / f"{name}.png")) > 127
             assert np.array_equal(data.mask(k), truth)
+
+
+def test_ray_gives_the_same_bytes(tmp_path):
+    """Law: where the work is done changes nothing but the time in prepare.json."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    root = world(tmp_path / "raw", [f"p{n}" for n in range(12)])
+    made = {}
+    for on in ("here", "ray"):
+        prepare(root, out=tmp_path / on, on=on, shard=4)
+        files_of = [path for path in (tmp_path / on).rglob("*") if path.is_file() and path.name != "prepare.json"]
+        made[on] = {path.relative_to(tmp_path / on).as_posix(): path.read_bytes() for path in files_of}
+        story = json.loads((tmp_path / on / "prepare.json").read_text())
+        made[on]["story"] = {k: v for k, v in story.items() if k not in {"maskwright", "settings"}}
+    assert made["ray"] == made["here"]
+    assert any("instances_train-00000-of-" in name for name in made["ray"])

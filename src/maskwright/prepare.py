@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,8 +121,7 @@ def prepare(
     _check(raw, wanted)
     files.refuse_existing(out, overwrite=overwrite)
     keep_freed_memory()
-    each = partial(scale.each, on=wanted.on)
-    with tempfile.TemporaryDirectory(prefix="maskwright-") as spare:
+    with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
         found, root, wanted = _recognise(raw, wanted)
         _refuse_inside(out, root, found)
         work = Work(root, wanted, tell, each, Path(spare))

@@ -211,7 +211,7 @@ def _leaks(seen: Sequence[_Seen], views: Mapping[str, SplitView], notes: Notes) 
                 continue
             if split[n] != split[members[0]]:
                 leaked[n] = members[0]
-            elif seen[n].job.path != seen[first := across[int(split[n])]].job.path:  # listed twice is a finding of its own
+            elif seen[n].job.path != seen[first := across[int(split[n])]].job.path:  # else listed twice
                 _note_pair(notes, "photo-twice", seen[first], seen[n], " = ", 1.0)
         if len(across) > 1:
             notes.add("photo-leak", [" = ".join(_name(seen[n]) for n in members)])
