@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
+from maskwright.contact import contact_sheet
 from maskwright.dataset import SPLITS, Dataset
 from maskwright.edges import looks_inverted
 from maskwright.errors import UserError
@@ -26,7 +27,9 @@ from maskwright.facts import (
     specks_of,
     split_facts,
 )
+from maskwright.files import refuse_existing
 from maskwright.findings import SAME_IOU, Notes, sorted_findings
+from maskwright.mend import mend
 from maskwright.settings import CheckSettings
 from maskwright.suspects import photo_findings
 
@@ -40,14 +43,25 @@ BOXES_LEAST, BOXES_SHARE = 20, 0.02
 __all__ = ["Example", "Facts", "Finding", "check", "facts_of"]
 
 
-def check(data: str | Path, *, say: Callable[[str], None] | None = None, **settings: Any) -> Facts:
+def check(
+    data: str | Path,
+    *,
+    html: str | Path | None = None,
+    fix: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Facts:
     """Say what is in a prepared data folder and everything that is wrong with it.
 
     Every photo is decoded once, so that a file that is cut off is found here and not in the middle of training.
 
     Args:
         data: A folder with `annotations/instances_{train,val,test}.json` and the photos in `train/ val/ test/`.
-        say: Called with the table of facts, then with each warning, then with each note.
+        html: Write a page of pictures of what is said, see `contact_sheet`; also where there are errors.
+        fix: Mend first what can be mended without a decision, see `mend`; the facts are those afterwards.
+        overwrite: Replace `html` if it exists.
+        say: Called with what was mended, then with the table of facts, then with each warning, then with each note.
         **settings: See `CheckSettings`.
 
     Returns:
@@ -55,11 +69,36 @@ def check(data: str | Path, *, say: Callable[[str], None] | None = None, **setti
 
     Raises:
         UserError: After the facts are said, with every error: training would be pointless (no object, no train split, a
-            category without an object in train) or would stop (photos or masks that cannot be used).
+            category without an object in train) or would stop (photos or masks that cannot be used). Before any work,
+            if there is no dataset, or `html` exists.
     """
     chosen = CheckSettings.parse(settings)
     data = Path(data)
     tell = say or (lambda _text: None)
+    if html is not None:
+        refuse_existing(Path(html), overwrite=overwrite)
+    facts = _all_of(data, chosen)
+    if fix:
+        if any(finding.code == "unreadable-split" for finding in facts.problems):
+            tell("nothing is mended while a split cannot be read")
+        elif any(item.count for item in mend(data, facts, say=tell)):
+            facts = _all_of(data, chosen)
+    tell(facts.table())
+    for warning in facts.warnings:
+        tell(f"warning: {warning}")
+    for note in facts.notes:
+        tell(f"note: {note}")
+    if html is not None:
+        contact_sheet(facts, data, html, overwrite=overwrite, say=tell)
+    if facts.errors:
+        raise UserError(facts.errors)
+    if not facts.problems:
+        tell("nothing is wrong with it")
+    return facts
+
+
+def _all_of(data: Path, settings: CheckSettings) -> Facts:
+    """Return the facts of a data folder with everything that is wrong with it, photos included."""
     splits, unread = {}, []
     for split in SPLITS:
         try:
@@ -75,20 +114,10 @@ def check(data: str | Path, *, say: Callable[[str], None] | None = None, **setti
             [str(data)],
             "make one from photos and masks: maskwright prepare RAW -o DATA",
         )
-    facts = facts_of(splits, chosen)
+    facts = facts_of(splits, settings)
     kept = [f for f in facts.problems if not (unread and f.code in _NEEDS_ALL_SPLITS)]
     looked = photo_findings({name: SplitView(name, dataset) for name, dataset in splits.items()})
-    facts = facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *looked])})
-    tell(facts.table())
-    for warning in facts.warnings:
-        tell(f"warning: {warning}")
-    for note in facts.notes:
-        tell(f"note: {note}")
-    if facts.errors:
-        raise UserError(facts.errors)
-    if not facts.problems:
-        tell("nothing is wrong with it")
-    return facts
+    return facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *looked])})
 
 
 _NEEDS_ALL_SPLITS = frozenset({"no-train", "no-objects", "no-val", "category-not-in-train", "category-in-one-split"})

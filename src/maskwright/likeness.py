@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ _SMALL = 64  # side of the pictures that `alike` compares
 _BANDS = 4  # of the 64 coarse bits; 11 differences leave one band of 16 bits with at most 2
 _CROWD = 64  # a bucket of more is not compared each with each
 _NEXT = 16  # but each with so many that follow
-_CHUNK = 2_000_000  # candidates at once: some 100 MB
+_CHUNK = 50_000  # candidates at once: some 3 MB
 
 
 def fingerprint(path: Path) -> bytes:
@@ -125,7 +126,7 @@ def near_pairs(fingerprints: NDArray[np.uint8]) -> NDArray[np.int64]:
     rows = np.ascontiguousarray(fingerprints[useful, 1:])
     if len(rows) < 2:
         return np.zeros((0, 3), dtype=np.int64)
-    _, first, which = np.unique(rows.view(f"V{SIZE - 1}").ravel(), return_index=True, return_inverse=True)
+    _, first, which = np.unique(_mixed(rows), return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")  # in the order given, since frames that follow each other stand together
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -133,11 +134,21 @@ def near_pairs(fingerprints: NDArray[np.uint8]) -> NDArray[np.int64]:
     by_print = np.argsort(which, kind="stable")
     same = np.flatnonzero(np.diff(which[by_print]) == 0)
     chains = np.column_stack([by_print[same], by_print[same + 1], np.zeros_like(same)])
-    found = _near(rows[first])
+    found = _near(rows if len(first) == len(rows) else rows[first])
     found[:, :2] = first[found[:, :2]]
     pairs = np.concatenate([chains, found]).astype(np.int64)
     pairs[:, :2] = useful[np.sort(pairs[:, :2], axis=1)]
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))]
+
+
+def _mixed(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return `(N,)` a number for each row that hardly any other row has; equal rows have equal ones."""
+    words = rows.view(np.uint64)
+    mixed = np.zeros(len(rows), dtype=np.uint64)
+    for column in range(words.shape[1]):
+        mixed = (mixed ^ words[:, column]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def _near(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -148,11 +159,12 @@ def _near(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
     probes = [0, *(sum(1 << b for b in bits) for size in (1, 2) for bits in combinations(range(16), size))]
     keys: list[NDArray[np.int64]] = []
     for band in range(_BANDS):
-        values = bands[:, band].astype(np.int64)
-        order = np.argsort(values, kind="stable")
-        starts = np.searchsorted(values[order], np.arange(2**16 + 1))
-        rank = np.empty(n, dtype=np.int64)
-        rank[order] = np.arange(n) - starts[values[order]]
+        values = bands[:, band].astype(np.int32)
+        order = np.argsort(values, kind="stable").astype(np.int32)
+        starts = np.zeros(2**16 + 1, dtype=np.int32)
+        np.cumsum(np.bincount(values, minlength=2**16), out=starts[1:])
+        rank = np.empty(n, dtype=np.int32)
+        rank[order] = np.arange(n, dtype=np.int32) - starts[values[order]]
         for probe in probes:
             bucket = values ^ probe
             low, high = starts[bucket], starts[bucket + 1]
@@ -166,18 +178,19 @@ def _near(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
                 i, j = i[close], j[close]
                 fine = np.bitwise_count(words[i, 1:] ^ words[j, 1:]).sum(axis=1, dtype=np.int64)
                 close = fine <= FINE_MOST
-                keys.append(i[close] * n + j[close])
-        keys = [np.unique(np.concatenate(keys))]
+                if close.any():
+                    keys.append(i[close].astype(np.int64) * n + j[close])
+        keys = [np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *keys]))]
     i, j = np.divmod(keys[0], n)
     return np.column_stack([i, j, np.bitwise_count(words[i] ^ words[j]).sum(axis=1, dtype=np.int64)])
 
 
-def _smaller_first(i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _smaller_first(i: NDArray[Any], j: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     apart = i != j
     return np.minimum(i, j)[apart], np.maximum(i, j)[apart]
 
 
-def _expanded(low: NDArray[np.int64], high: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _expanded(low: NDArray[Any], high: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Yield (row, position) for every position in `low[row]:high[row]`, some rows at a time."""
     counts = high - low
     ends = np.cumsum(counts)

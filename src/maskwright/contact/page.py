@@ -206,6 +206,8 @@ def _card(example: Example, code: str, pictures: Pictures) -> Card:
         other = pictures.take(split, photo, pictures.objects(split, photo), _SIDE)
         shown.insert(0, (f"{split}/{photo}", other))
     what = pictures.names(example.split, ks) if ks else ""
+    if example.note.startswith(what.split(" (")[0]):
+        what = ""  # the note says it, and more
     return Card(tuple(shown), what, example.note)
 
 

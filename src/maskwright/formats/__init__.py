@@ -44,6 +44,9 @@ PICTURE_SUFFIXES = PHOTO_SUFFIXES | {".gif"}
 FORMS: tuple[FormName, ...] = get_args(FormName)
 """Every form that is read, in the order in which they are looked for."""
 
+NO_PICTURE = "not a picture file"
+"""Why `scan` says that most other files are no pictures."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 Say = Callable[[str], None]
@@ -306,7 +309,7 @@ def scan(folder: Path) -> Iterator[tuple[str, str]]:
                 elif is_side_file(Path(name)):
                     yield inner, "left by the system"
                 elif os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
-                    yield inner, "not a picture file"
+                    yield inner, NO_PICTURE
                 else:
                     yield inner, ""
 

@@ -28,6 +28,7 @@ from maskwright.formats import (
     Work,
     outside,
     plural,
+    scan,
     some,
     subfolders,
 )
@@ -280,7 +281,7 @@ def _pair(folder: Path, settings: PrepareSettings) -> Place | None:
 
 
 def _has_picture(folder: Path) -> bool:
-    return any(path.suffix.lower() in PHOTO_SUFFIXES | {".gif"} for path in folder.rglob("*"))
+    return any(not why for _, why in scan(folder))
 
 
 def _split_inside(pair: Place) -> list[Place]:

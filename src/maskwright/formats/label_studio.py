@@ -23,6 +23,7 @@ from maskwright.formats.listing import (
     Pictures,
     files_below,
     head_and_tail,
+    names_below,
     numbers,
     one_category,
     read_entries,
@@ -84,11 +85,11 @@ def _sniff(path: Path) -> bool:
 def _refuse_png_export(folder: Path) -> None:
     if not folder.is_dir():
         return
-    found = [path for path in files_below(folder, ".png") if _PNG_EXPORT.fullmatch(path.name)]
+    found = sorted(n for n in names_below(folder, ".png") if _PNG_EXPORT.fullmatch(n.rpartition("/")[2]))
     if found:
         raise UserError(
             "these are masks of Label Studio's PNG export, and their names do not tell the photo",
-            [str(path) for path in found],
+            [str(folder / name) for name in found],
             "export the project from Label Studio as JSON, which holds the same masks, and put the file beside the"
             " photos",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from maskwright.errors import Problem, UserError
 from maskwright.files import is_side_file
 from maskwright.formats import (
     MASK_NAMES,
+    NO_PICTURE,
     PHOTO_NAMES,
     PICTURE_SUFFIXES,
     Found,
@@ -27,6 +28,7 @@ from maskwright.formats import (
     Tally,
     Work,
     plural,
+    scan,
     some,
     walk,
 )
@@ -77,11 +79,16 @@ def spot(path: Path, top: Path) -> Spot:
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """Return every file with an ending under a folder, by name; hidden ones and links to folders are left out."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_side_file(Path(name))]
-        found += [Path(place, n) for n in names if n.lower().endswith(suffix) and not is_side_file(Path(n))]
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    return sorted(
+        (folder / name for name in names_below(folder, suffix)), key=lambda path: path.relative_to(folder).parts
+    )
+
+
+def names_below(folder: Path, suffix: str) -> Iterator[str]:
+    """Yield the name inside the folder of every such file, in no order; a folder of millions takes no memory."""
+    for name, why in scan(folder):
+        if name.lower().endswith(suffix) and why in {"", NO_PICTURE}:
+            yield name
 
 
 def numbers(values: Any, count: int | None, wrong: str) -> list[float]:
