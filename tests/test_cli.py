@@ -263,7 +263,7 @@ def test_help_does_not_load_torch_or_numpy(verb):
 def test_a_reader_that_goes_away_is_not_a_bug():
     code = (
         "import sys, types\nfrom maskwright import cli\nm = types.ModuleType('maskwright.check')\n"
-        "m.check = lambda data, say: [say('x' * 1000) for _ in range(1000)]\nsys.modules['maskwright.check'] = m\n"
+        "m.check = lambda data, say, **_: [say('x' * 1000) for _ in range(1000)]\nsys.modules['maskwright.check'] = m\n"
         "sys.exit(cli.main(['check', 'D']))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
