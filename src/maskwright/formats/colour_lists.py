@@ -13,8 +13,11 @@ from maskwright.errors import UserError
 from maskwright.formats.planes import hex_colour
 from maskwright.formats.voc_values import text_of
 
+OUR_LIST = "colours.json"
+"""The list that `write` puts beside the masks."""
+
 LIST_FILES = (
-    "colours.json",
+    OUR_LIST,
     "colors.json",
     "class_dict.csv",
     "label_colours.txt",

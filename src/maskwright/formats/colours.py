@@ -35,7 +35,7 @@ from maskwright.formats import (
     some,
 )
 from maskwright.formats.coding import look
-from maskwright.formats.colour_lists import LIST_FILES, ColourList, Entry, read_list
+from maskwright.formats.colour_lists import LIST_FILES, OUR_LIST, ColourList, Entry, read_list
 from maskwright.formats.colour_values import (
     CLEAR,
     Mixed,
@@ -146,7 +146,8 @@ def find(place: Path, settings: PrepareSettings) -> Found | None:
         if settings.coding is not None:
             return None
         kinds = [kind for one in places for kind in _kinds(one.masks)]
-        if not kinds or 2 * kinds.count("colour") < len(kinds):
+        ours = source is not None and source.name == OUR_LIST  # it names the colours of each mask, be it only one
+        if not ours and (not kinds or 2 * kinds.count("colour") < len(kinds)):
             return None
     return Found(
         NAME,
@@ -622,5 +623,5 @@ def write(dataset: Dataset, folder: Path) -> Written:
         files[name] = entries
         written += len(entries)
     document = {"background": "#000000", "categories": list(category.values()), "files": files}
-    write_json(folder / "colours.json", document)
+    write_json(folder / OUR_LIST, document)
     return Written(len(names) + 1, written, tuple(losses.notes()))
