@@ -5,11 +5,13 @@ import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import maskwright
 from maskwright import cli
+from maskwright.settings import FormName, MaskForm
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -110,6 +112,16 @@ def generator():
 
 def test_the_help_in_the_reference_is_what_the_program_prints():
     assert text_of(ROOT / "docs" / "reference" / "cli.md") == generator().page(), "run: make docs"
+
+
+def test_the_findings_in_the_reference_are_those_of_the_program():
+    assert text_of(ROOT / "docs" / "reference" / "findings.md") == generator().findings_page(), "run: make docs"
+
+
+def test_the_page_of_forms_has_every_form():
+    text = text_of(ROOT / "docs" / "reference" / "forms.md")
+    for form in get_args(FormName) + get_args(MaskForm):
+        assert f"`{form}`" in text
 
 
 def test_the_reference_has_every_verb():

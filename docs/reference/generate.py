@@ -1,4 +1,7 @@
-"""Write docs/reference/cli.md from the program itself; run by `make docs`, and a test says when it is out of date."""
+"""Write docs/reference/cli.md and findings.md from the program itself.
+
+Run by `make docs`; tests say when they are out of date.
+"""
 
 import io
 from pathlib import Path
@@ -6,8 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from maskwright.cli import app
+from maskwright.findings import RULES, number
+from maskwright.mend import SAFE, UNSAFE
 
 PAGE = Path(__file__).with_name("cli.md")
+FINDINGS = Path(__file__).with_name("findings.md")
 WIDTH = 100
 ORDER = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "demo")
 
@@ -45,6 +51,31 @@ def page() -> str:
     return "\n".join(parts)
 
 
+FINDINGS_HEAD = """\
+# What check finds
+
+Written by `make docs` from the program; do not edit it by hand.
+
+`maskwright check DATA` says what is in a dataset and everything that is wrong with it; `--html FILE` shows the worst
+examples of each finding, `--fix` mends what can be mended without a decision. An error makes training pointless or
+impossible (exit code 2), a warning does not, and a note is only good to know.
+
+| code | | what it says | what to do | `--fix` |
+|---|---|---|---|---|
+"""
+
+
+def findings_page() -> str:
+    """Return the page of findings."""
+    rows = []
+    for code, (severity, what, fix) in RULES.items():
+        mended = f"yes: {number(SAFE[code], 2).removeprefix('2 ')}" if code in SAFE else f"no: {UNSAFE[code]}"
+        cells = (f"`{code}`", severity, number(what, 2).removeprefix("2 "), number(fix, 2), mended)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return FINDINGS_HEAD + "\n".join(rows) + "\n"
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    for path, text in ((PAGE, page()), (FINDINGS, findings_page())):
+        path.write_text(text, encoding="utf-8")
+        print(path)
