@@ -364,14 +364,13 @@ def _json(path: Path, dice: random.Random) -> str:
         return _flip(path, dice)
     for _ in range(dice.choice((1, 1, 2, 4))):
         nodes: list[tuple[object, object]] = []
-
-        def collect(value: object, nodes: list[tuple[object, object]] = nodes) -> None:
+        waiting = [document]
+        while waiting:
+            value = waiting.pop()
             pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-            for key, inner in list(pairs):
+            for key, inner in pairs:
                 nodes.append((value, key))
-                collect(inner)
-
-        collect(document)
+                waiting.append(inner)
         if not nodes:
             break
         holder, key = dice.choice(nodes)
@@ -386,7 +385,7 @@ def _json(path: Path, dice: random.Random) -> str:
             holder[key] = dice.choice(_ODD)  # type: ignore[index]
     try:
         text = json.dumps(document)
-    except ValueError:  # a number too long for text
+    except (ValueError, RecursionError):  # a number too long for text, or nested too deeply
         return "left as it is"
     path.write_text(text)
     return "values changed"

@@ -39,3 +39,8 @@ def test_nearest(name, answer):
 
 def test_nearest_of_nothing():
     assert nearest("x", []) == ""
+
+
+def test_absurdly_long_lines_are_cut():
+    text = str(Problem("a name is too long", ("x" * 5000,), "shorten it"))
+    assert text == f"a name is too long\n  {'x' * 600} ...\nfix: shorten it"

@@ -510,3 +510,13 @@ def test_the_folders_that_were_searched_are_named(tmp_path):
 def test_polygons_of_words(tmp_path, polygon):
     message = fails(world(tmp_path, document(annotations=[thing(1, 1, [polygon])])), tmp_path)
     assert "annotation 1: a polygon is not a list of finite numbers x1, y1, x2, y2, ..." in message
+
+
+def test_a_file_name_that_no_file_can_have(tmp_path):
+    raw = world(tmp_path)
+    changed = document()
+    changed["images"][0]["file_name"] = "a" * 5000
+    (raw / "coco.json").write_text(json.dumps(changed))
+    message = fails(raw, tmp_path)
+    assert message.startswith("1 photo of coco.json cannot be found\n  aaaa")
+    assert len(message) < 2000

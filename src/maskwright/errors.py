@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+LONGEST = 600
+"""So many characters of a line are printed: names from a broken file can be of any length."""
+
 SHOWN = 5
 """How many offenders of one problem are printed; the rest are counted."""
 
@@ -26,7 +29,7 @@ class Problem:
 
     def __str__(self) -> str:
         lines = [self.what]
-        lines += [f"  {line}" for line in self.where[:SHOWN]]
+        lines += [f"  {line if len(line) <= LONGEST else line[:LONGEST] + ' ...'}" for line in self.where[:SHOWN]]
         if len(self.where) > SHOWN:
             lines.append(f"  ... and {len(self.where) - SHOWN} more")
         if self.fix:

@@ -249,6 +249,14 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
     shutil.copy2(source, target)
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file of this name, also if no file could have it (too long, a zero byte)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def real(path: Path) -> Path:
     """Return where a path leads when all links are followed; a link that leads to itself is left as it is."""
     return Path(os.path.realpath(path))  # `Path.resolve` raises on such links before Python 3.13

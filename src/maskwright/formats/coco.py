@@ -12,7 +12,7 @@ from typing import Any
 from maskwright import pixels
 from maskwright.dataset import inside, read_json, rle_of
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, real
+from maskwright.files import PHOTO_SUFFIXES, is_file, real
 from maskwright.formats import (
     PHOTO_NAMES,
     SPLIT_NAMES,
@@ -358,7 +358,7 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
         raise UserError(problems)
     names = [item["file_name"] for item in images]
     places = _places(source, root, settings)
-    have = [sum((folder / name).is_file() for name in names) for folder in places]
+    have = [sum(is_file(folder / name) for name in names) for folder in places]
     best = max(range(len(places)), key=lambda i: (have[i], -i)) if places else None
     source.folder = places[best] if best is not None else root
     source.files = [source.folder / name for name in names]
@@ -373,7 +373,7 @@ def _find_photos(source: Source, root: Path, settings: PrepareSettings, tally: T
     searched = ", ".join(str(folder) for folder in {real(folder): folder for folder in reversed(places)}.values())
     lost: list[str] = []
     for number, name in enumerate(names):
-        if source.files[number].is_file():
+        if is_file(source.files[number]):
             continue
         base = name.replace("\\", "/").rpartition("/")[2]
         found = sorted(by_name.get(base, ()))

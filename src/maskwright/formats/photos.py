@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskwright.dataset import inside
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, sha256, verify_photo
+from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, is_file, sha256, verify_photo
 from maskwright.formats import PHOTO_NAMES, plural, subfolders, walk
 from maskwright.pixels import Size
 from maskwright.settings import PrepareSettings
@@ -148,7 +148,7 @@ def locate(names: Sequence[str], folders: Sequence[Path]) -> Located:
     by_name: dict[str, set[Path]] | None = None
     lost, elsewhere = [], []
     for name in names:
-        direct = next((folder / name for folder in folders if _is_file(folder / name)), None)
+        direct = next((folder / name for folder in folders if is_file(folder / name)), None)
         if direct is not None:
             paths.append(direct)
             continue
@@ -172,10 +172,3 @@ def locate(names: Sequence[str], folders: Sequence[Path]) -> Located:
             searched = ", ".join(str(folder) for folder in folders)
             lost.append(f"{name}: not found in {searched}" if searched else f"{name}: there is no folder to search")
     return Located(tuple(paths), tuple(lost), tuple(elsewhere))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte
-        return False
