@@ -13,7 +13,7 @@ import maskwright as mw
 from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
-from maskwright.masks import MasksWritten, safe_name, write_mask_images
+from maskwright.masks import MasksWritten, masks, safe_name, write_mask_images
 
 SIZE = (12, 16)
 HAMMER = Category(1, "hammer")
@@ -405,3 +405,34 @@ def test_everything_left_out_is_said(tmp_path):
         "1 crowd left out, being many objects in one; --form categories draws all",
         "1 object left out: the file gives the box, not the mask",
     ]
+
+
+# ── the forms of other tools ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_other_forms_are_written_and_told(tmp_path):
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[1:4, 2:6] = True
+    dataset = Dataset.build([Category(1, "nut")], [Image(1, "a.jpg", 8, 6)], [Annotation(1, 1, 1, pixels.encode(mask))])
+    dataset.write(tmp_path / "truth.json")
+    said = []
+    made = masks(tmp_path / "truth.json", tmp_path / "out", form="polygons", say=said.append)
+    assert (made.images, made.objects) == (1, 1)
+    assert said == [
+        "1 file of 1 object, form polygons",
+        "polygons that COCO's rasteriser turns into the same pixels (IoU 1): 1 of 1",
+        f"wrote {tmp_path / 'out'}",
+    ]
+    assert Dataset.read(next((tmp_path / "out").glob("*.json"))).mask(0).tolist() == mask.tolist()
+
+
+def test_objects_without_a_mask_are_left_out_of_other_forms(tmp_path):
+    box = Annotation(1, 1, 1, None, box=(0, 0, 2, 2))
+    dataset = Dataset.build([Category(1, "nut")], [Image(1, "a.jpg", 8, 6)], [box])
+    dataset.write(tmp_path / "truth.json")
+    with pytest.raises(UserError) as caught:
+        masks(tmp_path / "truth.json", tmp_path / "out", form="labelme")
+    assert str(caught.value).startswith(
+        "no object of the file has a mask; boxes alone cannot be drawn\n  boxes without"
+    )
+    assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from maskwright import pixels
 from maskwright.dataset import SPLITS, Category, Dataset, inside
 from maskwright.errors import Problem, UserError
 from maskwright.files import atomic_folder, refuse_existing, refuse_input, write_json
-from maskwright.formats import Written
+from maskwright.formats import Written, plural
 from maskwright.formats.names import name_problems, safe_name
 from maskwright.settings import MaskForm, MasksSettings
 
@@ -117,7 +117,8 @@ def masks(
     with atomic_folder(out, overwrite=overwrite) as folder:
         if chosen.form in WRITERS:
             written = _write_foreign(replace(dataset, folder=_photo_folder(coco_file)), folder, chosen.form)
-            lines = [f"{written.images:,} files of {written.objects:,} objects, form {chosen.form}"]
+            files, objects = plural(written.images, "file"), plural(written.objects, "object")
+            lines = [f"{files} of {objects}, form {chosen.form}"]
             lines += [*_left_out(written), *written.notes]
         else:
             form = cast(Form, chosen.form)

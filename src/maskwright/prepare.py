@@ -195,7 +195,9 @@ _SPECIAL: tuple[FormName, ...] = ("category-folders", "instance-files", "voc", "
 def _most_special(found: Sequence[Found]) -> list[Found]:
     """Leave out the forms that were found only because another one looks like them."""
     forms = {one.form for one in found}
-    if forms & set(_SPECIAL):
+    if forms & {"voc", "cityscapes"}:  # whose folders have names of their own
+        forms -= {*_GENERAL, "category-folders"}
+    elif forms & set(_SPECIAL):
         forms -= set(_GENERAL)
     elif "folders" in forms:
         forms -= {"same-folder"}
