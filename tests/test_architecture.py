@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import maskwright
+from maskwright.formats import FORMS, form_module
 
 SRC = Path(maskwright.__file__).parent
 
@@ -235,3 +237,12 @@ def test_importing_the_stages_above_the_line_does_not_load_torch():
     present = [name for name in LIGHT if (SRC / f"{name}.py").exists() or (SRC / name).is_dir()]
     code = "\n".join(f"import maskwright.{name}" for name in present)
     assert set(loaded_after(code)) & TORCH == set()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_a_module_of_one_shape(form):
+    module = form_module(form)
+    assert form == module.NAME
+    assert module.EXPECTS.strip()
+    assert list(inspect.signature(module.find).parameters) == ["place", "settings"]
+    assert list(inspect.signature(module.read).parameters) == ["found", "work"]
