@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +31,14 @@ from maskwright import pixels
 from maskwright.columns import Columns, Masks, read_columns
 from maskwright.errors import UserError
 from maskwright.files import MOST_PIXELS
+from maskwright.memory import keep_freed_memory
 from maskwright.objects import Images
 
 BLOCK = 1 << 20
 """Bytes that are read and parsed at a time."""
+
+LARGE = 50_000_000
+"""A file of more bytes is worth telling the C library how memory will be used."""
 
 _MOST_BYTES_OF_A_ROW = 1 << 26
 _MOST_BYTES_OF_A_KEY = 1 << 10
@@ -77,6 +82,8 @@ def read_in_pieces(path: Path) -> Pieces | None:
         with path.open("rb") as handle:
             first_image, first_row = _find_arrays(handle)
             total = os.fstat(handle.fileno()).st_size
+            if total > LARGE:
+                keep_freed_memory()  # every piece takes and frees the same again
             images, after_images = _read_images(handle, first_image)
             columns, masks, after_rows = _read_rows(handle, first_row, images, total)
             rest, last = b"", 0
@@ -177,8 +184,7 @@ def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tup
     longest = np.maximum(images.widths, images.heights).min(initial=1 << 30)
     digits = 4 if longest >= 900 else 3
     parts, spans = list[Columns](), list[NDArray[np.int64]]()
-    # Pages of the buffer take memory once they are written, so that all are asked for and few are taken.
-    data = np.empty(total, dtype=np.uint8)
+    data = _buffer(total)
     used = count = 0
 
     def take(piece: bytes) -> None:
@@ -202,6 +208,19 @@ def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tup
     assert columns.outlined is not None, "read_columns says of every row whether it is an outline"
     starts, ends = np.concatenate(spans, axis=1)
     return columns, Masks(data[:used], starts, ends, columns.outlined), after
+
+
+def _buffer(size: int) -> NDArray[np.uint8]:
+    """Return `(size,)` bytes, of which those that are never written take no memory.
+
+    Large pages, where the system has them, spare it hundreds of thousands of single ones.
+    """
+    if not (size and hasattr(mmap, "MADV_HUGEPAGE")):
+        return np.empty(size, dtype=np.uint8)
+    place = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        place.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(place, dtype=np.uint8)
 
 
 def _spans(items: Sequence[bytes], start: int, around: int = 0, gap: int = 0) -> NDArray[np.int64]:
