@@ -31,14 +31,10 @@ from maskwright import pixels
 from maskwright.columns import Columns, Masks, read_columns
 from maskwright.errors import UserError
 from maskwright.files import MOST_PIXELS
-from maskwright.memory import keep_freed_memory
 from maskwright.objects import Images
 
 BLOCK = 1 << 20
 """Bytes that are read and parsed at a time."""
-
-LARGE = 50_000_000
-"""A file of more bytes is worth telling the C library how memory will be used."""
 
 _MOST_BYTES_OF_A_ROW = 1 << 26
 _MOST_BYTES_OF_A_KEY = 1 << 10
@@ -82,8 +78,6 @@ def read_in_pieces(path: Path) -> Pieces | None:
         with path.open("rb") as handle:
             first_image, first_row = _find_arrays(handle)
             total = os.fstat(handle.fileno()).st_size
-            if total > LARGE:
-                keep_freed_memory()  # every piece takes and frees the same again
             images, after_images = _read_images(handle, first_image)
             columns, masks, after_rows = _read_rows(handle, first_row, images, total)
             rest, last = b"", 0
