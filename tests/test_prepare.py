@@ -352,3 +352,23 @@ def test_ray_gives_the_same_bytes(tmp_path):
         made[on]["story"] = {k: v for k, v in story.items() if k not in {"maskwright", "settings"}}
     assert made["ray"] == made["here"]
     assert any("instances_train-00000-of-" in name for name in made["ray"])
+
+
+def test_splits_that_exist_can_be_made_anew(tmp_path):
+    """A photo of train and its copy in val come together, and nothing is lost where names are equal."""
+    for split, names in (("train", [f"p{n}" for n in range(12)]), ("val", [f"v{n}" for n in range(4)])):
+        world(tmp_path / "raw" / f"nut_{split}", names)
+    copy = tmp_path / "raw/nut_val/rgb/p3.jpg"
+    copy.write_bytes((tmp_path / "raw/nut_train/rgb/p3.jpg").read_bytes())
+    mask(tmp_path / "raw/nut_val/mask/p3.png", 3)
+    said = []
+    kept = prepare(tmp_path / "raw", out=tmp_path / "kept", group="name", say=said.append)
+    assert any("in more than one split" in note for note in kept.notes)
+    assert "the photos are split already, so --group changes nothing (--resplit: make the splits anew)" in kept.notes
+    made = prepare(tmp_path / "raw", out=tmp_path / "anew", resplit=True, say=said.append)
+    assert sum(made.photos.values()) == 17
+    assert not any("in more than one split" in note for note in made.notes)
+    assert any(line.startswith("understood: the splits that are given are not used, as you said: ") for line in said)
+    places = [name.split("/")[0] for name in listing(tmp_path / "anew") if name.endswith("p3.jpg")]
+    assert len(places) == 2
+    assert len(set(places)) == 1

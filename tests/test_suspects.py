@@ -172,7 +172,7 @@ def test_photos_that_look_like_one_of_another_split(tmp_path):
     assert finding.problem.where[0] == "val: 1 of 4 photos (25%)"
     assert finding.problem.where[1].startswith(f"{tmp_path}/train/2.jpg ~ {tmp_path}/val/1.jpg (likeness 0.9")
     assert finding.problem.fix == (
-        "put photos that look alike into one split: maskwright prepare --near-duplicates does where it makes the splits"
+        "put photos that look alike into one split; new splits that do: maskwright prepare DATA -o NEW --resplit"
     )
     example = finding.examples[0]
     assert (example.split, example.photo) == ("val", "1.jpg")

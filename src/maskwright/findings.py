@@ -89,8 +89,7 @@ RULES: dict[str, tuple[Severity, str, str]] = {
     "near-leak": (
         "warning",
         "{n} {photo looks|photos look} like a photo of another split: scores will be too good",
-        "put photos that look alike into one split: maskwright prepare --near-duplicates does where it makes the"
-        " splits",
+        "put photos that look alike into one split; new splits that do: maskwright prepare DATA -o NEW --resplit",
     ),
     "exif-one-side": (
         "warning",

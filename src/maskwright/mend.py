@@ -67,7 +67,7 @@ UNSAFE: dict[str, str] = {
     "blank-photo": "whether the photo or the export failed must be looked at",
     "near-leak": (
         "which of two alike photos to give up is a choice; new splits in which they stay together: maskwright prepare"
-        " DATA -o NEW --near-duplicates (after gathering the splits into one)"
+        " DATA -o NEW --resplit"
     ),
     "exif-one-side": "photos are never touched, and masks are not turned on the strength of a measurement",
     "masks-turned": "masks are not turned on the strength of a measurement",

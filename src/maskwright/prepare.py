@@ -291,16 +291,17 @@ def _refuse_no_text(reading: Reading, raw: Path) -> None:
 def _split(reading: Reading, work: Work) -> tuple[NDArray[np.int8], str, tuple[str, ...]]:
     """Return the position in `SPLITS` of each photo's split, how it was found, and what the user should know."""
     settings = work.settings
-    if reading.splits:
+    if reading.splits and not settings.resplit:
         number = {split: n for n, split in enumerate(SPLITS)}
         given = np.fromiter(
             (number[photo.split or "train"] for photo in reading.photos), dtype=np.int8, count=len(reading.photos)
         )
-        ignored = "the photos are split already, so --group changes nothing"
+        ignored = "the photos are split already, so --group changes nothing (--resplit: make the splits anew)"
         return given, reading.splits, () if settings.group in {None, "none"} else (ignored,)
     alike = None if settings.near_duplicates is False else _alike(reading.photos, work)
     split = split_photos(reading.photos, reading.categories, settings, alike)
-    work.say(f"understood: no splits are given: {split.how}")
+    given_up = "the splits that are given are not used, as you said" if reading.splits else "no splits are given"
+    work.say(f"understood: {given_up}: {split.how}")
     return split.splits, split.how, split.notes
 
 

@@ -122,6 +122,7 @@ class PrepareSettings(Settings):
     near_duplicates: bool | None = Field(
         None, description="Keep photos that look alike in one split; on where photos are split anew."
     )
+    resplit: bool = Field(False, description="Make the splits anew, although the input has some.")
     on: Where = Field("here", description="Where the work is done: on this machine, or on a Ray cluster.")
     shard: int | None = Field(None, ge=1, description="Write annotation files of so many photos each, not one a split.")
     resize_masks: bool = Field(
