@@ -294,9 +294,15 @@ def _own_path():
 def test_several_calls_share_the_worker_processes(eager):
     with scale.at("here", workers=2) as every:
         first = set(every(where, range(200))) - {os.getpid()}
+        crew = {int(pid) for pid in children()}
         second = set(every(where, range(200))) - {os.getpid()}
-        assert first == second
-        assert {int(pid) for pid in children()} == first
+        # On a busy machine one worker may do all the work of a call, but no other process ever does.
+        assert len(crew) == 2
+        assert first <= crew
+        assert second <= crew
+        assert first
+        assert second
+        assert {int(pid) for pid in children()} == crew
         assert list(every(slow_square, range(300))) == [n * n for n in range(300)]
         assert list(every(slow_square, every(slow_square, range(300)))) == [n**4 for n in range(300)]
         with pytest.raises(UserError, match="a number is too large\n  200"):
