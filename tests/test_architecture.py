@@ -20,6 +20,7 @@ ORDER = (
     "settings",
     "memory",
     "png",
+    "jpeg",
     "files",
     "pixels",
     "columns",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from maskwright import png
+from maskwright import jpeg, png
 from maskwright.errors import Problem, UserError
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -222,11 +222,17 @@ def content_of(path: Path) -> bytes:
         UnreadableImage: If it cannot be read, is empty, or is larger than `MOST_BYTES`.
     """
     try:
-        with path.open("rb") as handle:
+        with open(path, "rb", buffering=0) as handle:
             size = os.fstat(handle.fileno()).st_size
             if size > MOST_BYTES:
                 raise UnreadableImage(f"has {size:,} bytes; at most {MOST_BYTES:,} are read")
-            content = handle.read(MOST_BYTES + 1)  # what is no file, such as a device, may have no end
+            content = handle.read(size + 1)
+            if len(content) != size or not size:  # no plain file, or not all of it in one go
+                pieces = [content]
+                while content and sum(map(len, pieces)) <= MOST_BYTES:  # what is no file, such as a device, has no end
+                    content = handle.read(1 << 20)
+                    pieces.append(content)
+                content = b"".join(pieces)
     except OSError as error:
         raise UnreadableImage(f"cannot be opened ({error.strerror})") from None
     if len(content) > MOST_BYTES:
@@ -360,6 +366,11 @@ def verify_photo(path: Path, content: bytes | None = None) -> tuple[tuple[int, i
     Raises:
         UnreadableImage: As `read_photo`.
     """
+    if content is not None and _ends_whole(content):
+        plain = jpeg.header(content)
+        if plain is not None and plain.size[0] * plain.size[1] <= MOST_PIXELS:
+            orientation = plain.orientation if 1 <= plain.orientation <= 8 else 1
+            return (plain.size[::-1] if orientation in _TURNED else plain.size), plain.size, orientation
     with _opened(path, content) as image:
         width, height = image.size
         try:

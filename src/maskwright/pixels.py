@@ -44,37 +44,51 @@ def encode(mask: NDArray[Any]) -> bytes:
     return bytes(codec.encode(np.asfortranarray(mask))["counts"])
 
 
-def few_runs(mask: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+def few_runs(
+    mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: Size | None = None
+) -> NDArray[np.int64] | None:
     """Return the run lengths of a mask, 0, 1, 0, 1 ... in column order, if they are few and so can be found quickly.
 
     Turning a picture to column order costs more than all the rest of encoding it; so the few places where a column
     changes are found in row order, and only they are sorted.
 
     Args:
-        mask: `(H, W)` bool.
+        mask: `(H, W)` bool; all of the photo, or a window of it outside which it is empty.
+        corner: Line and column of the photo where the window begins.
+        size: `(height, width)` of the photo; that of the mask if not given.
 
     Returns:
         The runs, or `None` where many pixels differ from their neighbours, or memory is not in row order.
 
     Example:
-        >>> few_runs(np.pad(np.ones((2, 2), dtype=bool), 30))[:4].tolist()
+        >>> few_runs(np.ones((2, 2), dtype=bool), (30, 30), (62, 62))[:4].tolist()
         [1890, 2, 60, 2]
     """
     if not mask.size or not mask.flags.c_contiguous:
         return None
-    height, width = mask.shape
+    height, width = (mask.shape[0], mask.shape[1]) if size is None else size
     changes = np.flatnonzero(mask[1:] != mask[:-1])
-    if len(changes) >= mask.size // 32:
+    if len(changes) >= height * width // 32:
         return None
-    line, column = np.divmod(changes, width)
-    tops = np.flatnonzero(mask[0, 1:] != mask[-1, :-1]) + 1  # a run goes on from column to column
-    edges = np.empty(len(changes) + len(tops) + 2, dtype=np.int64)
-    edges[0], edges[-1] = 0, mask.size
-    edges[1 : len(changes) + 1] = column * height + line + 1
-    edges[len(changes) + 1 : -1] = tops * height
-    edges.sort()
+    line, column = np.divmod(changes, mask.shape[1])
+    first, last = np.flatnonzero(mask[0]), np.flatnonzero(mask[-1])
+    begin = corner[1] * height + corner[0]
+    edges = np.empty(len(changes) + len(first) + len(last) + 2, dtype=np.int64)
+    edges[0], edges[-1] = 0, height * width
+    inner, ends = edges[1 : len(changes) + 1], edges[len(changes) + 1 : -1]
+    np.multiply(column, height, out=inner)
+    inner += line
+    inner += begin + 1
+    ends[: len(first)] = first * height + begin
+    ends[len(first) :] = last * height + (begin + len(mask))
+    inside = edges[1:-1]
+    inside.sort()
+    if len(mask) == height:  # a run goes on from the foot of a column to the top of the next
+        same = np.flatnonzero(inside[1:] == inside[:-1])
+        if len(same):
+            edges = np.delete(edges, np.concatenate([same + 1, same + 2]))
     counts = edges[1:] - edges[:-1]
-    return np.concatenate([[0], counts]) if mask[0, 0] else counts
+    return counts if counts[-1] or len(counts) == 1 else counts[:-1]  # COCO writes no empty last run
 
 
 def decode(rle: bytes, size: Size) -> NDArray[np.bool_]:
@@ -161,21 +175,12 @@ def encode_window(window: NDArray[np.bool_], x: int, y: int, size: Size) -> byte
         >>> encode_window(np.ones((2, 2), dtype=bool), 2, 1, (4, 5)) == encode(full)
         True
     """
-    height = size[0]
-    # Column by column, a run starts where a pixel follows an empty one, and ends where an empty one follows.
-    change = np.diff(np.pad(window, ((1, 1), (0, 0))).astype(np.int8), axis=0)
-    column, line = np.nonzero(change.T == 1)
-    starts = (x + column) * height + y + line
-    column, line = np.nonzero(change.T == -1)
-    ends = (x + column) * height + y + line
-    # A run that reaches the photo's lower edge goes on at the top of the next column.
-    joined = np.flatnonzero(ends[:-1] == starts[1:])
-    starts, ends = np.delete(starts, joined + 1), np.delete(ends, joined)
-    edges = np.concatenate([[0], np.column_stack([starts, ends]).ravel(), [height * size[1]]])
-    counts = np.diff(edges)
-    if len(counts) > 1 and counts[-1] == 0:
-        counts = counts[:-1]  # COCO writes no empty last run
-    return compress(counts.tolist(), size)
+    counts = few_runs(np.ascontiguousarray(window), (y, x), size)
+    if counts is not None:
+        return compress(counts.tolist(), size)
+    full = np.zeros(size, dtype=np.bool_)
+    full[y : y + window.shape[0], x : x + window.shape[1]] = window
+    return encode(full)
 
 
 def compress(counts: list[int], size: Size) -> bytes:

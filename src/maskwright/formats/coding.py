@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from maskwright import pixels
+from maskwright import pixels, png
 from maskwright.errors import Problem, UserError
-from maskwright.files import UnreadableImage, read_raw
+from maskwright.files import MOST_AT_ONCE, UnreadableImage, content_of, read_raw
 from maskwright.formats.runs import objects_of_ids, part_areas_of_runs
 from maskwright.pixels import Size
 
@@ -160,9 +160,17 @@ def look(path: Path, content: bytes | None = None) -> Values:
     Raises:
         UnreadableImage: If it cannot be read or holds what no mask holds (fractions, negative numbers).
     """
-    plane, kind, colour = _plane(path, content)
-    size = (int(plane.shape[0]), int(plane.shape[1]))
+    if content is None:
+        content = content_of(path)
     lossy = path.suffix.lower() in LOSSY_SUFFIXES
+    crop = png.grey(content, MOST_AT_ONCE)
+    if crop is None:
+        plane, kind, colour = _plane(path, content)
+    else:
+        if (values := _bright(crop, lossy)) is not None:
+            return values
+        plane, kind, colour = crop.whole(), "grey", None
+    size = (int(plane.shape[0]), int(plane.shape[1]))
     top = int(plane.max()) if plane.size else 0
     if top and kind != "colour":
         # Two values: by far the most usual mask, and quickly seen.
@@ -206,6 +214,36 @@ def look(path: Path, content: bytes | None = None) -> Values:
     )
 
 
+def _bright(crop: png.Crop, lossy: bool) -> Values | None:
+    """Say what a mask of 0 and one bright value holds, the most usual by far; `None` for others."""
+    top = int(crop.values.max()) if crop.values.size else 0
+    span = _span(top)
+    cut = span // 2 + 1
+    if top < cut or 8 * top < 7 * span:
+        return None
+    mask = crop.values == top
+    filled = int(np.count_nonzero(mask))
+    if filled != np.count_nonzero(crop.values):
+        return None
+    return Values(
+        size=crop.size,
+        kind="grey",
+        lossy=lossy,
+        shown=(top,),
+        distinct=1,
+        top=top,
+        span=span,
+        soft=0,
+        full=filled,
+        flat=0,
+        deep=0,
+        changed=0 if top == span else filled,
+        colour=None,
+        cut=cut,
+        **mask_facts(mask, (crop.top, crop.left), crop.size),
+    )
+
+
 def _span(top: int) -> int:
     return next((s for s in (1, 255, 65535) if top <= s), top)
 
@@ -244,18 +282,26 @@ def _exact(
     )
 
 
-def mask_facts(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the RLE of a mask, how many large parts it has, and its share of the image, as fields of `Values`."""
-    counts = pixels.few_runs(mask)
+def mask_facts(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: Size | None = None) -> dict[str, Any]:
+    """Return the RLE of a mask, how many large parts it has, and its share of the image, as fields of `Values`.
+
+    Args:
+        mask: `(H, W)`; all of the image, or a window of it outside which it is empty.
+        corner: Line and column of the image where the window begins.
+        size: `(height, width)` of the image; that of the mask if not given.
+    """
+    if size is None:
+        size = (mask.shape[0], mask.shape[1])
+    counts = pixels.few_runs(mask, corner, size)
     if counts is None:
-        rle = pixels.encode(mask)
+        rle = pixels.encode_window(mask, corner[1], corner[0], size)
         counts = pixels.runs(rle)
     else:
-        rle = pixels.compress(counts.tolist(), (mask.shape[0], mask.shape[1]))
-    areas = part_areas_of_runs(counts, mask.shape[0])
+        rle = pixels.compress(counts.tolist(), size)
+    areas = part_areas_of_runs(counts, size[0])
     total = int(areas.sum())
     large = int((areas >= LARGE_PART * total).sum()) if total else 0
-    return {"rle": rle, "large": large, "share": total / max(mask.size, 1)}
+    return {"rle": rle, "large": large, "share": total / max(size[0] * size[1], 1)}
 
 
 @dataclass

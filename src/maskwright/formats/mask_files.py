@@ -14,7 +14,7 @@ from typing import Protocol
 
 from maskwright import pixels
 from maskwright.errors import Problem, UserError
-from maskwright.files import UnreadableImage, sha256
+from maskwright.files import UnreadableImage, content_of, sha256_of
 from maskwright.formats import (
     Mark,
     Mend,
@@ -297,11 +297,10 @@ def look_at(item: Item) -> Seen:
 
 def _look(path: Path) -> MaskSeen:
     try:
-        return MaskSeen(look(path), sha256=sha256(path))
+        content = content_of(path)
+        return MaskSeen(look(path, content), sha256=sha256_of(content))
     except UnreadableImage as error:
         return MaskSeen(fault=str(error))
-    except OSError as error:
-        return MaskSeen(fault=f"cannot be opened ({error.strerror})")
 
 
 def _sizes(seen: Iterable[tuple[Item, Seen]]) -> Iterator[tuple[str, Size | None, str, Sight]]:

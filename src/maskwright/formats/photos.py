@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskwright.dataset import inside
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, is_file, sha256, verify_photo
+from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, content_of, is_file, sha256_of, verify_photo
 from maskwright.formats import PHOTO_NAMES, plural, subfolders, walk
 from maskwright.pixels import Size
 from maskwright.settings import PrepareSettings
@@ -39,12 +39,11 @@ class Sight:
 def sight(path: Path) -> Sight:
     """Look at a photo file; what is wrong with it is in the answer, not raised."""
     try:
-        size, stored, orientation = verify_photo(path)
-        return Sight(path, size, stored, orientation, sha256(path))
+        content = content_of(path)
+        size, stored, orientation = verify_photo(path, content)
+        return Sight(path, size, stored, orientation, sha256_of(content))
     except UnreadableImage as error:
         return Sight(path, fault=str(error))
-    except OSError as error:
-        return Sight(path, fault=f"cannot be opened ({error.strerror})")
 
 
 def sight_problems(sights: Iterable[Sight]) -> list[Problem]:
