@@ -4,11 +4,17 @@ The set: photos of 640x480 (JPEG) of one hammer-like thing each, and a black-and
 a hole. It is made anew from a seed, in a temporary folder, so files come from the disk cache. Timed are images a second
 of
 
-- decoding the PNG masks and nothing else,
+- decoding the PNG masks with Pillow and nothing else,
 - pycococreator as in its example: photo opened for its size, mask decoded, traced with a tolerance of 2, JSON written.
   It crashes on NumPy 1.24 and newer where a mask has two outlines of different length; that one line is mended. Where
   it is not installed (it is not on PyPI), its steps are done by a few lines here, and the output says so,
-- `maskwright.prepare`, end to end: photos verified and hashed, look-alikes searched, splits made, everything written.
+- `maskwright.prepare`, end to end, on the same files: photos verified and hashed, masks read, parts counted, everything
+  written. The splits are given by folders (`train`, `val`), as pycococreator too is run once per split,
+- the same where it has to make the splits, for which it also searches photos that look alike: it decodes every photo,
+  which neither of the others does. That is more work, so it is held to no figure.
+
+Each runs in processes of its own, so that none has what another has set or warmed up; what comes before the first photo
+(Python, imports) is not counted for any.
 
 Run: python benchmarks/prepare.py [--photos 3000]     speed and fidelity
      python benchmarks/prepare.py --memory            peak memory for 10,000 and for 100,000 photos
@@ -89,10 +95,16 @@ def hammer(rng: np.random.Generator, hole: bool) -> Image.Image:
 
 
 def make(folder: Path, photos: int, seed: int = 0) -> list[bool]:
-    """Write `photos/` and `masks/`; return which masks have a hole. The same for the same seed."""
+    """Write `photos/` and `masks/`; return which masks have a hole. The same for the same seed.
+
+    Beside it `FOLDER-split` has the same files (hard links) in `train` and, every tenth, `val`.
+    """
     rng = np.random.default_rng(seed)
     (folder / "photos").mkdir(parents=True)
     (folder / "masks").mkdir()
+    split = folder.with_name(f"{folder.name}-split")
+    for name in ("train/photos", "train/masks", "val/photos", "val/masks"):
+        (split / name).mkdir(parents=True)
     noise = rng.normal(0, 5, (HEIGHT, WIDTH, 3)).astype(np.float32)
     holes = []
     for number in range(photos):
@@ -106,6 +118,8 @@ def make(folder: Path, photos: int, seed: int = 0) -> list[bool]:
         pixels = np.clip(np.asarray(scene, dtype=np.float32) + grains, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"tool_{number:06d}.jpg", quality=90)
         holes.append(hole)
+        for kind, name in (("photos", f"tool_{number:06d}.jpg"), ("masks", f"tool_{number:06d}.png")):
+            os.link(folder / kind / name, split / ("train" if number % 10 else "val") / kind / name)
     return holes
 
 
@@ -193,14 +207,43 @@ def on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, all_cores)
 
 
-def rate(function: Callable[[], Any], photos: int, times: int) -> tuple[float, str]:
+def seconds(job: str, folder: Path, photos: int) -> float:
+    """Do a job of `JOBS` in a process of its own, on the cores of this one; return how long it took there."""
+    told = subprocess.run(
+        [sys.executable, __file__, "--job", job, "--folder", str(folder), "--photos", str(photos)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(told.stdout.split()[-1])
+
+
+def rate(job: str, folder: Path, photos: int, times: int) -> tuple[float, str]:
     """Return the median of images a second, and the range in words."""
-    rates = []
-    for _ in range(times):
-        started = time.perf_counter()
-        function()
-        rates.append(photos / (time.perf_counter() - started))
+    rates = [photos / seconds(job, folder, photos) for _ in range(times)]
     return statistics.median(rates), f"({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+def names_of(photos: int) -> list[str]:
+    """Return the names of the first photos."""
+    return [f"tool_{number:06d}" for number in range(photos)]
+
+
+JOBS: dict[str, Callable[[Path, int], Any]] = {
+    "decode": lambda folder, photos: decode(folder / "raw", names_of(photos)),
+    "peer": lambda folder, photos: run_peer(folder / "raw", names_of(photos), folder / "peer.json"),
+    "given": lambda folder, _: prepare(folder / "raw-split", None, folder / "data", overwrite=True),
+    "anew": lambda folder, _: prepare(folder / "raw", None, folder / "data-anew", overwrite=True),
+}
+"""What is timed, by name; each takes the folder that all is in, and how many photos."""
+
+
+def timed(job: str, folder: Path, photos: int) -> None:
+    """Do a job on the four photos of `warm`, then on those of the folder; print the seconds of the latter."""
+    JOBS[job](folder / "warm", 4)
+    started = time.perf_counter()
+    JOBS[job](folder, photos)
+    print(time.perf_counter() - started)
 
 
 def decode(raw: Path, names: list[str]) -> None:
@@ -255,23 +298,17 @@ def speed(folder: Path, photos: int, times: int) -> bool:
     """Print rates, ratios and fidelity; tell whether all figures are reached."""
     raw = folder / "raw"
     holes = make(raw, photos)
-    names = [f"tool_{number:06d}" for number in range(photos)]
+    make(folder / "warm" / "raw", 4, seed=1)
+    names = names_of(photos)
     few = names[: min(photos, 400)]
     label, _ = peer()
     cores = len(os.sched_getaffinity(0))
     print(f"{photos:,} photos of {WIDTH}x{HEIGHT}, half with a hole; the peer does {len(few):,}; median of {times}")
-
-    def ours(**settings: Any) -> Callable[[], Any]:
-        return lambda: prepare(raw, None, folder / "data", overwrite=True, **settings)
-
-    make(folder / "warm", 4, seed=1)
-    prepare(folder / "warm", None, folder / "warm-data")
-    run_peer(raw, names[:4], folder / "peer.json")
     with on_cores(1):
-        alone, alone_range = rate(lambda: decode(raw, names), photos, times)
-        theirs, theirs_range = rate(lambda: run_peer(raw, few, folder / "peer.json"), len(few), times)
-        bare, bare_range = rate(ours(near_duplicates=False), photos, times)
-        one, one_range = rate(ours(), photos, times)
+        alone, alone_range = rate("decode", folder, photos, times)
+        theirs, theirs_range = rate("peer", folder, len(few), times)
+        one, one_range = rate("given", folder, photos, times)
+        anew, anew_range = rate("anew", folder, photos, times)
     print(f"  one core   decoding the masks alone           {alone:7,.0f} a second {alone_range}")
     print(f"             {label:<35}{theirs:7,.0f} a second {theirs_range}")
     print(
@@ -279,15 +316,20 @@ def speed(folder: Path, photos: int, times: int) -> bool:
         f" = {one / theirs:.1f}x the peer, {one / alone:.2f} of decoding alone"
     )
     print(
-        f"               --no-near-duplicates             {bare:7,.0f} a second {bare_range}"
-        f" = {bare / theirs:.1f}x the peer, {bare / alone:.2f} of decoding alone"
+        f"               where it makes the splits        {anew:7,.0f} a second {anew_range}"
+        f" = {anew / theirs:.1f}x the peer, {anew / alone:.2f} of decoding alone"
     )
     good = one / theirs >= LEAST_AGAINST_PEER and one / alone >= LEAST_AGAINST_DECODING
     if cores > 1:
         with on_cores(2):
-            two, two_range = rate(ours(), photos, times)
+            two, two_range = rate("given", folder, photos, times)
+            both, both_range = rate("anew", folder, photos, times)
         print(
             f"  two cores  maskwright prepare                 {two:7,.0f} a second {two_range} = {two / one:.2f}x one"
+        )
+        print(
+            f"               where it makes the splits        {both:7,.0f} a second {both_range}"
+            f" = {both / anew:.2f}x one"
         )
         good &= two / one >= LEAST_ON_TWO_CORES
     print("fidelity, IoU with the mask images: mean / worst")
@@ -482,7 +524,12 @@ def main() -> int:
         "--memory", type=int, nargs="*", metavar="N", help="sets to measure; 10000 100000 if none given"
     )
     parser.add_argument("--ray", action="store_true", help="on Ray instead")
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)  # this script, started by itself
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.job:
+        timed(given.job, given.folder, given.photos)
+        return 0
     print(describe())
     with tempfile.TemporaryDirectory() as name:
         if given.memory is not None:
