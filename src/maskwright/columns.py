@@ -148,13 +148,35 @@ def _drawn(polygons: bytes, size: pixels.Size) -> bytes:
     return pixels.from_polygons(orjson.loads(polygons), size)
 
 
+@dataclass(frozen=True)
+class Fields:
+    """What the rows of a COCO file give, field by field; `None` stands for what a row does not give.
+
+    Attributes:
+        positions: `(M,)` int32, position of the photo.
+        ids: Whole numbers.
+        category_ids: Whole numbers.
+        crowd: Anything that is true or false.
+        scores: Numbers.
+        areas: Numbers in pixels.
+        boxes: `x y width height` in pixels.
+        segmentations: RLEs and polygons as COCO has them; `None` where `outlined`.
+        outlined: `(M,)` bool, which rows have polygons that are kept elsewhere.
+    """
+
+    positions: NDArray[np.int32]
+    ids: Sequence[Any]
+    category_ids: Sequence[Any]
+    crowd: Sequence[Any]
+    scores: Sequence[Any]
+    areas: Sequence[Any]
+    boxes: Sequence[Any]
+    segmentations: Sequence[Any]
+    outlined: NDArray[np.bool_]
+
+
 def read_columns(
-    rows: Any,
-    index: Mapping[int, int],
-    sizes: Sequence[pixels.Size],
-    draw: Callable[[Any, pixels.Size], bytes],
-    first: int = 1,
-    outline: str | None = None,
+    rows: Any, index: Mapping[int, int], sizes: Sequence[pixels.Size], draw: Callable[[Any, pixels.Size], bytes]
 ) -> Columns | None:
     """Read COCO annotations or results that are all in plain form.
 
@@ -163,9 +185,6 @@ def read_columns(
         index: Position of the photo of each image id.
         sizes: `(height, width)` of each photo.
         draw: Turns a polygon list into an RLE, or raises ValueError.
-        first: The id of the first row, if it has none.
-        outline: A row with this key has polygons that are kept elsewhere: its place in `rles` is empty, and an area or
-            box that is not given stays NaN.
 
     Returns:
         The columns, or `None` if any row needs the careful reader.
@@ -173,24 +192,48 @@ def read_columns(
     if not isinstance(rows, list):
         return None
     try:
-        positions = np.array([index[row["image_id"]] for row in rows], dtype=np.int32)
-        ids = _integers([row.get("id", n) for n, row in enumerate(rows, start=first)])
-        category_ids = _integers([row["category_id"] for row in rows])
-        crowd = np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=np.bool_)
-        given = [row.get("score") for row in rows]
-        scores = _numbers(given)
-        if np.isinf(scores).any() or np.isnan(scores).sum() != given.count(None):
+        fields = Fields(
+            positions=np.array([index[row["image_id"]] for row in rows], dtype=np.int32),
+            ids=[row.get("id", n) for n, row in enumerate(rows, start=1)],
+            category_ids=[row["category_id"] for row in rows],
+            crowd=[row.get("iscrowd", 0) for row in rows],
+            scores=[row.get("score") for row in rows],
+            areas=[row.get("area") for row in rows],
+            boxes=[row.get("bbox") or None for row in rows],
+            segmentations=[row.get("segmentation") for row in rows],
+            outlined=np.zeros(len(rows), dtype=np.bool_),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return columns_of(fields, sizes, draw)
+
+
+def columns_of(
+    fields: Fields, sizes: Sequence[pixels.Size], draw: Callable[[Any, pixels.Size], bytes]
+) -> Columns | None:
+    """Make columns of fields that are all in plain form.
+
+    Args:
+        fields: Where polygons are kept elsewhere, the place in `rles` is empty, and an area or box that is not given
+            stays NaN.
+        sizes: `(height, width)` of each photo.
+        draw: Turns a polygon list into an RLE, or raises ValueError.
+
+    Returns:
+        The columns, or `None` if any row needs the careful reader.
+    """
+    positions, outlined = fields.positions, fields.outlined
+    try:
+        ids = _integers(fields.ids)
+        category_ids = _integers(fields.category_ids)
+        crowd = np.fromiter(map(bool, fields.crowd), dtype=np.bool_, count=len(positions))
+        scores = _numbers(fields.scores)
+        if np.isinf(scores).any() or np.isnan(scores).sum() != fields.scores.count(None):
             return None
-        areas = _numbers([row.get("area") for row in rows])
+        areas = _numbers(fields.areas)
         areas[np.isinf(areas)] = np.nan
-        boxes = _boxes([row.get("bbox") or None for row in rows])
-        given = [row.get("segmentation") for row in rows]
-        outlined = np.zeros(len(given), dtype=np.bool_)
-        if outline is not None:
-            outlined[:] = [outline in row for row in rows]
-            if any(outline in row and "segmentation" in row for row in rows):
-                return None  # the key stood twice
-        found = _rles(given, outlined, positions, sizes, draw)
+        boxes = _boxes(fields.boxes)
+        found = _rles(fields.segmentations, outlined, positions, sizes, draw)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
     if found is None:
@@ -206,24 +249,24 @@ def read_columns(
     return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
 
 
-def _integers(values: list[Any]) -> NDArray[np.int64]:
+def _integers(values: Sequence[Any]) -> NDArray[np.int64]:
     array = np.array(values) if values else np.zeros(0, dtype=np.int64)
     if array.dtype != np.int64 or array.ndim != 1:
         raise TypeError
     return array
 
 
-def _numbers(values: list[Any]) -> NDArray[np.float64]:
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     """Turn numbers into an array; NaN stands for `None`."""
     if values.count(None) == len(values):
         return np.full(len(values), np.nan)
     return np.array(values, dtype=np.float64)
 
 
-def _boxes(given: list[Any]) -> NDArray[np.float64]:
+def _boxes(given: Sequence[Any]) -> NDArray[np.float64]:
     """Turn COCO's `x y width height` into `x1 y1 x2 y2`; NaN where there is none."""
     nothing = (np.nan,) * 4
-    if set(map(type, given)) == {list} and set(map(len, given)) == {4}:  # as usual, and in a third of the time
+    if set(map(type, given)) <= {list, tuple} and set(map(len, given)) == {4}:  # as usual, and in a third of the time
         boxes = np.array([*chain.from_iterable(given)], dtype=np.float64).reshape(-1, 4)
     else:
         boxes = np.array([nothing if box is None else box for box in given], dtype=np.float64).reshape(-1, 4)
@@ -236,7 +279,7 @@ def _boxes(given: list[Any]) -> NDArray[np.float64]:
 
 
 def _rles(
-    given: list[Any],
+    given: Sequence[Any],
     outlined: NDArray[np.bool_],
     positions: NDArray[np.int32],
     sizes: Sequence[pixels.Size],

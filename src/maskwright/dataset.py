@@ -468,7 +468,7 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
     images, by_id = [], {}
     for number, item in enumerate(document["images"]):
         try:
-            image = Image(int(item["id"]), str(item["file_name"]), int(item["width"]), int(item["height"]))
+            image = Image(_id(item["id"]), str(item["file_name"]), int(item["width"]), int(item["height"]))
             if image.width <= 0 or image.height <= 0:
                 raise ValueError("width and height must be positive")
             if image.width * image.height > MOST_PIXELS:
@@ -483,7 +483,7 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
     categories = []
     for number, item in enumerate(document.get("categories") or []):
         try:
-            categories.append(Category(int(item["id"]), str(item["name"])))
+            categories.append(Category(_id(item["id"]), str(item["name"])))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: categories[{number}]: {_reason(error)}")
     extras = _extras(document, folder)
@@ -509,7 +509,7 @@ def _of_pieces(pieces: Pieces, folder: Path | None) -> Dataset | None:
     categories = []
     try:
         for item in pieces.rest.get("categories") or []:
-            categories.append(Category(int(item["id"]), str(item["name"])))
+            categories.append(Category(_id(item["id"]), str(item["name"])))
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     known = {category.id for category in categories}
@@ -591,15 +591,27 @@ def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> A
     if score is not None and not np.isfinite(float(score)):
         raise ValueError(f"score {score} is not a finite number")
     return Annotation(
-        id=int(item.get("id", default_id)),
+        id=_id(item.get("id", default_id)),
         image_id=image.id,
-        category_id=int(item["category_id"]),
+        category_id=_id(item["category_id"]),
         rle=rle,
         crowd=bool(item.get("iscrowd", 0)),
         score=None if score is None else float(score),
         box=box,
         area=None if area is None or not np.isfinite(float(area)) else float(area),
     )
+
+
+def _id(value: Any) -> int:
+    """Return an id.
+
+    Raises:
+        TypeError, ValueError: If it is no whole number, or needs more than 64 bits.
+    """
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"the id {number} has more than 64 bits")
+    return number
 
 
 def _reason(error: Exception) -> str:

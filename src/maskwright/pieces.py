@@ -21,6 +21,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.columns import Columns, Masks, read_columns
+from maskwright.columns import Columns, Fields, Masks, columns_of
 from maskwright.errors import UserError
 from maskwright.files import MOST_PIXELS
 from maskwright.objects import Images
@@ -43,9 +45,6 @@ _ARRAY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
 _EMPTY = re.compile(rb"[ \t\r\n]*\]")
 _END = re.compile(rb"\}[ \t\r\n]*\]")
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
-_POLYGONS = (b'"segmentation": [[', b'"segmentation":[[')
-_OUTLINE = "maskwright:outline"
-_OUTLINE_KEY = b'"maskwright:outline"'
 _MARKERS = (b'"maskwright:images"', b'"maskwright:annotations"')
 
 
@@ -60,7 +59,7 @@ class Pieces:
     Attributes:
         rest: The document without its images and annotations.
         images: Sizes and names are sound; ids may repeat.
-        columns: As of `read_columns`, in file order, with `rles` empty and `measured` only if nothing is a polygon.
+        columns: As of `columns_of`, in file order, with `rles` empty and `measured` only if nothing is a polygon.
         masks: Of the same objects.
     """
 
@@ -170,8 +169,30 @@ def _read_images(handle: IO[bytes], start: int) -> tuple[Images, int]:
     return Images.join(parts), after
 
 
+class _Places:
+    """Where photos stand, by their id."""
+
+    def __init__(self, ids: NDArray[np.int64]) -> None:
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+
+    def of(self, numbers: Sequence[int]) -> NDArray[np.int32]:
+        """Return the position of each photo, of several of one id any.
+
+        Raises:
+            _NotPlain: If there is no such photo.
+        """
+        wanted = np.array(numbers, dtype=np.int64)
+        if len(wanted) and not len(self._sorted):
+            raise _NotPlain
+        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        if (self._sorted[at] != wanted).any():
+            raise _NotPlain
+        return self._order[at].astype(np.int32)
+
+
 def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tuple[Columns, Masks, int]:
-    index = {number: i for i, number in enumerate(images.ids.tolist())}
+    places = _Places(images.ids)
     sizes = images.sizes()
     # A polygon must not lie farther out than ten times the photo's side and 1,000 (`check_polygons`); three digits
     # never do, four do not where photos are large enough.
@@ -183,15 +204,14 @@ def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tup
 
     def take(piece: bytes) -> None:
         nonlocal used, count
-        found, texts = _columns(piece, digits, index, sizes, count + 1)
-        assert found.outlined is not None, "read_columns says of every row whether it is an outline"
-        outlines = _joined(texts)  # first these, then the RLEs
-        joined = b"".join([outlines, *found.rles])
+        found, outlines, texts = _columns(piece, digits, places, sizes, count + 1)
+        assert found.outlined is not None, "columns_of says of every row whether it is an outline"
+        joined = b"".join([outlines, *filter(None, found.rles)])
         if used + len(joined) > total:
             raise _NotPlain
         data[used : used + len(joined)] = np.frombuffer(joined, dtype=np.uint8)
         span = _spans(found.rles, used + len(outlines))
-        span[:, found.outlined] = _spans(texts, used, around=2, gap=1)
+        span[:, found.outlined] = _spans(texts, used, gap=1)
         spans.append(span)
         parts.append(replace(found, rles=[]))
         used += len(joined)
@@ -199,7 +219,7 @@ def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tup
 
     after = _array(handle, start, take)
     columns = Columns.join(parts)
-    assert columns.outlined is not None, "read_columns says of every row whether it is an outline"
+    assert columns.outlined is not None, "columns_of says of every row whether it is an outline"
     starts, ends = np.concatenate(spans, axis=1)
     return columns, Masks(data[:used], starts, ends, columns.outlined), after
 
@@ -217,161 +237,139 @@ def _buffer(size: int) -> NDArray[np.uint8]:
     return np.frombuffer(place, dtype=np.uint8)
 
 
-def _spans(items: Sequence[bytes], start: int, around: int = 0, gap: int = 0) -> NDArray[np.int64]:
-    """Return where each item begins and ends, `(2, N)`.
-
-    They lie end to end from `start` on, each between so many bytes that count, and behind a gap that does not.
-    """
-    lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items)) + 2 * around
+def _spans(items: Sequence[bytes], start: int, gap: int = 0) -> NDArray[np.int64]:
+    """Return where each item begins and ends, `(2, N)`: they lie end to end from `start` on, each behind a gap."""
+    lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
     ends = start + np.cumsum(lengths + gap)
     return np.stack([ends - lengths, ends])
 
 
-def _columns(
-    piece: bytes, digits: int, index: dict[int, int], sizes: Sequence[pixels.Size], first: int
-) -> tuple[Columns, list[bytes]]:
-    """Read a piece of the annotations; return the polygons of the rows that are `outlined` beside them.
+@cache
+def _decoder() -> Any:
+    """Return what reads rows of `annotations`: an order of magnitude less work than a dict for each."""
+    import msgspec
 
-    These are JSON without the two brackets around it.
+    fields: list[Any] = [
+        ("image_id", int),
+        ("category_id", int),
+        ("id", int | msgspec.UnsetType, msgspec.UNSET),
+        ("segmentation", msgspec.Raw, msgspec.Raw(b"null")),  # stays as it is written
+        ("iscrowd", int | bool, 0),
+        ("area", float | None, None),
+        ("bbox", tuple[float, float, float, float] | None, None),
+        ("score", float | None, None),
+    ]
+    row = msgspec.defstruct("Row", fields, gc=False)  # other keys are passed over
+    return msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
+
+
+_FIELDS = attrgetter("image_id", "id", "category_id", "iscrowd", "score", "area", "bbox", "segmentation")
+
+
+def _columns(
+    piece: bytes, digits: int, places: _Places, sizes: Sequence[pixels.Size], first: int
+) -> tuple[Columns, bytes, list[bytes]]:
+    """Read a piece of the annotations; return the polygons of the rows that are `outlined` beside them, as JSON.
+
+    They are returned end to end, each behind a line break, and one by one.
+
+    Raises:
+        ValueError: If it is no JSON.
     """
+    import msgspec
     import orjson
 
-    if _OUTLINE_KEY in piece:
-        raise _NotPlain
-    kept, texts = _without_polygons(piece)
-    if are_plain_polygons(texts, digits):
-        rows = orjson.loads(b"[%b]" % kept)
-        found = read_columns(rows, index, sizes, draw_polygons, first, _OUTLINE)
-        # No key is spelled with escapes, so as many rows as texts have the key: each text belongs to a row, in order.
-        if found is not None and _count(found) == len(texts) and b"\\u" not in kept:
-            return found, texts
-    rows = orjson.loads(b"[%b]" % piece)  # polygons that are written in another way: checked as numbers
-    texts = []
-    for row in rows:
-        polygons = row.get("segmentation")
-        if isinstance(polygons, list) and polygons:
+    if not piece.isascii():
+        piece.decode()  # what is passed over must be text all the same
+    try:
+        rows = _decoder().decode(b"[%b]" % piece)
+    except (msgspec.ValidationError, RecursionError):
+        raise _NotPlain from None  # JSON, but for example with numbers in quotation marks
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+    columns = [*zip(*map(_FIELDS, rows), strict=True)] or [()] * 8
+    numbers, ids, categories, crowd, scores, areas, boxes, raws = columns
+    if msgspec.UNSET in ids:
+        ids = tuple(n if number is msgspec.UNSET else number for n, number in enumerate(ids, start=first))
+    positions = places.of(numbers)
+    written = [*map(bytes, raws)]
+    outlined = np.fromiter(map(methodcaller("startswith", b"[["), written), dtype=np.bool_, count=len(rows))
+    others = np.flatnonzero(~outlined).tolist()
+    segmentations: list[Any] = [None] * len(rows)
+    for k in others:
+        segmentations[k] = orjson.loads(written[k])
+    texts = [written[k] for k in np.flatnonzero(outlined).tolist()] if others else written
+    joined = _joined(texts)
+    spread = [k for k in others if isinstance(segmentations[k], list) and segmentations[k]]  # [ [1, 2, ...
+    if spread or (texts and not _are_plain(joined, len(texts), digits)):  # checked as numbers
+        for k in [*spread, *np.flatnonzero(outlined).tolist()]:
+            polygons = segmentations[k] or orjson.loads(written[k])
             try:
-                check_polygons(polygons, sizes[index[row["image_id"]]])
+                check_polygons(polygons, sizes[positions[k]])
             except ValueError:
                 raise _NotPlain from None
-            del row["segmentation"]
-            row[_OUTLINE] = 0
-            texts.append(orjson.dumps(polygons)[2:-2])
-    found = read_columns(rows, index, sizes, draw_polygons, first, _OUTLINE)
+            written[k], segmentations[k], outlined[k] = orjson.dumps(polygons), None, True
+        texts = [written[k] for k in np.flatnonzero(outlined).tolist()]
+        joined = _joined(texts)
+    fields = Fields(positions, ids, categories, crowd, scores, areas, boxes, segmentations, outlined)
+    found = columns_of(fields, sizes, draw_polygons)
     if found is None:
         raise _NotPlain
-    return found, texts
-
-
-def _count(found: Columns) -> int:
-    return 0 if found.outlined is None else int(np.count_nonzero(found.outlined))
-
-
-def _without_polygons(piece: bytes) -> tuple[bytes, list[bytes]]:
-    """Put another key and 0 in the place of each segmentation that looks like a list of polygons.
-
-    What is taken out is no JSON value by itself until `are_plain_polygons` has said so.
-    """
-    key = next((key for key in _POLYGONS if key in piece), _POLYGONS[0])
-    first, *parts = piece.split(key)
-    kept, texts = [first], list[bytes]()
-    for part in parts:
-        text, _, rest = part.partition(b"]]")
-        texts.append(text)
-        kept.append(rest)
-    return (_OUTLINE_KEY + b":0").join(kept), texts
+    return found, joined, texts
 
 
 def _joined(texts: Sequence[bytes]) -> bytes:
-    return b"\n[[" + b"]]\n[[".join(texts) + b"]]" if texts else b""
-
-
-# The classes of bytes that a plain polygon consists of, and what each pair of neighbours says.
-_NEWLINE, _OPEN, _CLOSE, _COMMA, _MINUS, _POINT, _ZERO, _DIGIT = range(8)
-# A pair says what may stand there; three bits ask of the next pair what the three bits above answer.
-_ASKS_NO_DIGITS, _ASKS_OPEN, _ASKS_NO_OPEN, _DIGITS, _NO_OPEN, _IS_OPEN, _START, _BAD = (1 << bit for bit in range(8))
-_CLASS = bytearray([255]) * 256
-for _code, _class in zip(b"\n[],-.0123456789", [0, 1, 2, 3, 4, 5, 6, *[7] * 9], strict=True):
-    _CLASS[_code] = _class
-
-
-def _pair(first: int, second: int) -> int:
-    digits = {_ZERO, _DIGIT}
-    follows = {
-        _NEWLINE: {_OPEN},
-        _OPEN: {_OPEN, _MINUS, *digits},
-        _CLOSE: {_CLOSE, _COMMA, _NEWLINE},
-        _COMMA: {_OPEN, _MINUS, *digits},
-        _MINUS: digits,
-        _POINT: digits,
-        _ZERO: {_POINT, _COMMA, _CLOSE, *digits},
-        _DIGIT: {_POINT, _COMMA, _CLOSE, *digits},
-    }
-    flags = 0 if second in follows[first] else _BAD
-    if first in {_OPEN, _COMMA, _MINUS} and second in digits:
-        flags |= _START | (_ASKS_NO_DIGITS if second == _ZERO else 0)  # JSON has no 007
-    if first in digits and second in digits:
-        flags |= _DIGITS
-    if second == _COMMA:
-        flags |= _ASKS_OPEN if first == _CLOSE else _ASKS_NO_OPEN
-    if first == _COMMA:
-        flags |= _IS_OPEN if second == _OPEN else _NO_OPEN
-    return flags
-
-
-_PAIRS = bytes(_pair(code >> 3, code & 7) if code < 64 else _BAD for code in range(256))
+    return b"\n" + b"\n".join(texts) if texts else b""
 
 
 def are_plain_polygons(texts: Sequence[bytes], digits: int) -> bool:
-    """Tell whether each text is a JSON list of polygons that are plain beyond doubt, without parsing a number.
+    """Tell whether each text is a list of polygons that are plain beyond doubt, without parsing a number.
 
     Plain means: lists of at least three points, x and y; numbers without exponents, with at most so many digits before
-    the point; no spaces but behind commas. `False` means that it must be parsed to be known.
+    the point. `False` means that it must be parsed to be known.
 
     Args:
-        texts: Each without the two brackets around it.
+        texts: Each known to be JSON.
         digits: At most so many before the point.
 
     Example:
-        >>> are_plain_polygons([b"1, 2.5, 3, 4, 5, 6"], 3), are_plain_polygons([b"1, 2, 3, 4"], 3)
+        >>> are_plain_polygons([b"[[1, 2.5, 3, 4, 5, 6]]"], 3), are_plain_polygons([b"[[1, 2, 3, 4]]"], 3)
         (True, False)
     """
-    if not texts:
-        return True
-    joined = _joined(texts) + b"\n"
-    shape = joined.translate(None, b"0123456789- ")
-    if joined.count(b"\n") != len(texts) + 1 or b".." in shape:  # two points in one number
-        return False
-    shape = shape.translate(None, b".")
+    return not texts or _are_plain(_joined(texts), len(texts), digits)
+
+
+def _are_plain(joined: bytes, count: int, digits: int) -> bool:
+    joined += b"\n"
+    shape = joined.translate(None, b"0123456789-. ")
     brackets = shape.translate(None, b",")
-    if brackets.replace(b"[]", b"") != b"\n" + b"[]\n" * len(texts):
-        return False
-    if brackets.count(b"\n[[") != len(texts) or brackets.count(b"]]\n") != len(texts):
+    if brackets.replace(b"[]", b"") != b"\n" + b"[]\n" * count:
         return False
     marks = np.frombuffer(shape, dtype=np.uint8)
-    is_open, is_close = marks == ord("["), marks == ord("]")
+    is_open, is_close, is_comma = marks == ord("["), marks == ord("]"), marks == ord(",")
+    if not np.array_equal(is_close[:-2] & is_comma[1:-1], is_comma[1:-1] & is_open[2:]):
+        return False  # a number beside polygons
     opens = np.flatnonzero(is_open[:-1] & ~is_open[1:])
     closes = np.flatnonzero(is_close[1:] & ~is_close[:-1])
+    if len(opens) != len(closes):
+        return False
     commas = closes - opens  # one less than the numbers between
     if (commas < 5).any() or (commas % 2 == 0).any():
         return False
-    return _plain_numbers(joined, digits)
+    return _are_short(np.frombuffer(joined, dtype=np.uint8), digits)
 
 
-def _plain_numbers(joined: bytes, digits: int) -> bool:
-    raw = np.frombuffer(joined, dtype=np.uint8)
-    if ((raw[1:] == ord(" ")) & (raw[:-1] != ord(","))).any():
-        return False
-    classes = np.frombuffer(joined.translate(bytes(_CLASS), b" "), dtype=np.uint8)
-    if classes.max() > _DIGIT:
-        return False
-    pairs = np.frombuffer(((classes[:-1] << 3) | classes[1:]).tobytes().translate(_PAIRS), dtype=np.uint8)
-    if pairs.max() >= _BAD or (pairs[:-1] & (pairs[1:] >> 3) & 7).max():
-        return False
-    long = (pairs & _START) >> 3  # the bit of _DIGITS
+def _are_short(joined: NDArray[np.uint8], digits: int) -> bool:
+    """Tell whether no number has more digits before its point."""
+    is_digit = joined - np.uint8(ord("0")) < 10
+    long = is_digit
     for _ in range(digits):
-        long = long[:-1] & pairs[len(pairs) - len(long) + 1 :]
-    return not long.max()
+        long = long[1:] & is_digit[: len(long) - 1]
+    if not long.any():
+        return True
+    change = np.flatnonzero(is_digit[1:] != is_digit[:-1]) + 1  # text begins and ends with a line break
+    starts, ends = change[0::2], change[1::2]
+    return not ((ends - starts > digits) & (joined[starts - 1] != ord("."))).any()
 
 
 def check_polygons(segmentation: list[Any], size: pixels.Size) -> None:
