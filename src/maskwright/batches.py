@@ -12,7 +12,8 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,9 +24,13 @@ from torch import Tensor
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.files import UnreadableImage, read_photo
+from maskwright.settings import TrainSettings
 
 FILL = 127
 """Grey level outside the photo; the network sees it as zero."""
+
+MEAN_FILL = (124, 116, 104)
+"""The same for stock networks: ImageNet's mean colour."""
 
 MULTIPLE = 32
 """Heights and widths that the network sees are multiples of its coarsest stride."""
@@ -51,6 +56,17 @@ class Augmentation:
     tilt_degrees: float = 8.0
     scale_jitter: float = 1.5
     colour_jitter: float = 0.4
+
+    @staticmethod
+    def of(settings: TrainSettings) -> Augmentation:
+        """Return that of a plan's settings; photos that keep their own shape are not tilted."""
+        return Augmentation(
+            flip=bool(settings.flip),
+            turn=bool(settings.turn),
+            tilt_degrees=8.0 if settings.short_side is None else 0.0,
+            scale_jitter=cast(float, settings.scale_jitter),
+            colour_jitter=cast(float, settings.colour_jitter),
+        )
 
 
 NO_AUGMENTATION = Augmentation(flip=False, turn=False, tilt_degrees=0.0, scale_jitter=1.0, colour_jitter=0.0)
@@ -114,13 +130,21 @@ class Photos:
         augmentation: Which random changes to make.
         seed: Of all random choices.
         memory_mb: How much decoded photos may take; those beyond are decoded anew each time.
+        sides: If given, every photo keeps its shape, scaled by `kept_shape`, in the upper left corner of a frame of
+            its own, padded to multiples of 32; the canvas is not used then.
 
     Raises:
         UserError: From `sample`, if a photo cannot be read; it names the file.
     """
 
     def __init__(
-        self, dataset: Dataset, canvas: tuple[int, int], augmentation: Augmentation, seed: int, memory_mb: float = 2000
+        self,
+        dataset: Dataset,
+        canvas: tuple[int, int],
+        augmentation: Augmentation,
+        seed: int,
+        memory_mb: float = 2000,
+        sides: tuple[int, int] | None = None,
     ) -> None:
         self.dataset = dataset
         self.canvas = canvas
@@ -129,7 +153,9 @@ class Photos:
         self.first = dataset.first
         self.label_of = {c.id: i + 1 for i, c in enumerate(dataset.categories)}
         # Room to zoom in before the cached photo gets blurred; more would cost memory and time for detail never seen.
-        self.cache_side = round(max(canvas) * min(augmentation.scale_jitter, 1.25))
+        self.sides = sides
+        self.room_to_zoom = min(augmentation.scale_jitter, 1.25)
+        self.cache_side = round((max(canvas) if sides is None else sides[1]) * self.room_to_zoom)
         self.room = int(memory_mb * 1e6 / (self.cache_side**2 * 3))
         self.cache: dict[int, _Cached] = {}
 
@@ -159,6 +185,8 @@ class Photos:
                 "prepare the data again",
             )
         scale = min(1.0, self.cache_side / max(image.size))
+        if self.sides is not None:
+            scale = min(1.0, max(kept_shape(image.size, self.sides)) * self.room_to_zoom / max(image.size))
         picture = PillowImage.fromarray(pixels)
         if scale < 1:
             new = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -199,10 +227,16 @@ class Photos:
         """
         cached = self.cache.get(index) or self._decode(index)
         rng = np.random.default_rng((self.seed, step, slot))
-        height, width = self.canvas if quarter % 2 == 0 else self.canvas[::-1]
-        forward = self._map(cached, (height, width), quarter, rng)
+        if self.sides is None:
+            height, width = self.canvas if quarter % 2 == 0 else self.canvas[::-1]
+            inner, fill = (height, width), (FILL,) * 3
+        else:
+            kept = kept_shape(self.dataset.images[index].size, self.sides)
+            inner, fill = kept if quarter % 2 == 0 else kept[::-1], MEAN_FILL
+            height, width = (-(-v // MULTIPLE) * MULTIPLE for v in inner)
+        forward = self._map(cached, inner, quarter, rng)
         backward: NDArray[np.float64] = np.linalg.inv(forward).astype(np.float64)
-        image = np.asarray(_warp(cached.image, backward, (0, 0), (height, width), (FILL,) * 3))
+        image = np.asarray(_warp(cached.image, backward, (0, 0), (height, width), fill))
         image = _jitter_colour(image, self.augmentation.colour_jitter, rng)
         masks, boxes, labels, objects = [], [], [], []
         zoom = abs(float(np.linalg.det(forward[:2, :2])))
@@ -345,8 +379,38 @@ def _jitter_colour(image: NDArray[np.uint8], strength: float, rng: np.random.Gen
     return result
 
 
+def sides_of(settings: TrainSettings) -> tuple[int, int] | None:
+    """Return a plan's shorter and longer side; `None` if photos are put on a canvas."""
+    return None if settings.short_side is None else (settings.short_side, cast(int, settings.side))
+
+
+def kept_shape(size: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]:
+    """Return `(height, width)` of a photo whose shorter side becomes `sides[0]`, its longer at most `sides[1]`.
+
+    Example:
+        >>> kept_shape((3024, 4032), (800, 1333)), kept_shape((1000, 4000), (800, 1333))
+        ((800, 1067), (333, 1333))
+    """
+    scale = min(sides[0] / min(size), sides[1] / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _padded(sample: Sample, height: int, width: int) -> Sample:
+    """Return a sample in a larger frame, in its upper left corner."""
+    old = sample.image.shape[-2:]
+    if tuple(old) == (height, width):
+        return sample
+    image = torch.tensor(MEAN_FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+    image[:, : old[0], : old[1]] = sample.image
+    masks = torch.zeros((len(sample.masks), height, width), dtype=torch.uint8)
+    masks[:, : old[0], : old[1]] = sample.masks
+    return replace(sample, image=image, masks=masks)
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples of one size into a batch."""
+    """Put samples into a batch; smaller ones are padded to the largest."""
+    height, width = (max(s.image.shape[axis] for s in samples) for axis in (1, 2))
+    samples = [_padded(s, height, width) for s in samples]
     return Batch(
         images=torch.from_numpy(np.stack([s.image.numpy() for s in samples])),
         targets=[{"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples],

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskwright import pixels
-from maskwright.batches import Frame, frame_photo
+from maskwright.batches import Frame
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.files import UnreadableImage, read_photo
+from maskwright.framing import frame_for
 from maskwright.models import Segmenter
+from maskwright.pasting import paste_grid, paste_padded
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -155,9 +157,38 @@ def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     return pixels.encode_window((scaled >= 0.5).numpy(), left, top, frame.size)
 
 
+def put_back(found: dict[str, Tensor], frame: Frame, how: str) -> tuple[NDArray[np.float64], list[bytes]]:
+    """Return the boxes and masks of a photo in its own pixels.
+
+    Args:
+        found: What the network detected.
+        frame: How the photo was put before the network.
+        how: `Conventions.paste`.
+
+    Returns:
+        Boxes `(N, 4)`, and RLEs at the photo's size.
+    """
+    height, width = frame.size
+    if how == "cell":
+        scale = np.array([width / frame.inner[1], height / frame.inner[0]] * 2)
+        rles = [paste(m, w, frame) for m, w in zip(found["masks"], found["windows"].tolist(), strict=True)]
+        return found["boxes"].double().numpy() * scale, rles
+    # In 32 bits, as those do whose arithmetic this is: where a box ends on a pixel, the last bit decides.
+    new, old = torch.tensor([width, height] * 2).float(), torch.tensor([*frame.inner[::-1]] * 2).float()
+    windows = found["windows"].float() * (new / old)
+    put = paste_padded if how == "padded" else paste_grid
+    rles = [put(m, w, frame.size) for m, w in zip(found["masks"].float(), windows, strict=True)]
+    return (found["boxes"].float() * (new / old)).double().numpy(), rles
+
+
 @torch.inference_mode()
 def detect_photo(
-    network: Segmenter, photo: NDArray[np.uint8], side: int, names: Sequence[str], least_score: float = LEAST_SCORE
+    network: Segmenter,
+    photo: NDArray[np.uint8],
+    side: int,
+    names: Sequence[str],
+    least_score: float = LEAST_SCORE,
+    short_side: int | None = None,
 ) -> Detections:
     """Find the objects of one photo.
 
@@ -167,15 +198,17 @@ def detect_photo(
         side: Longer side of the network's input in pixels.
         names: Category names, in order of label 1..C.
         least_score: Detections below it are dropped.
+        short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
     """
-    tensor, frame = frame_photo(photo, side)
+    framed = frame_for(network, photo, side, short_side)
+    frame = framed.frame
     device = next(iter(network.parameters())).device
-    images = tensor[None].to(device).contiguous(memory_format=torch.channels_last)
-    found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score)[0].items()}
-    height, width = frame.size
-    scale = np.array([width / frame.inner[1], height / frame.inner[0]] * 2)
-    boxes = found["boxes"].double().numpy() * scale
-    rles = [paste(m, w, frame) for m, w in zip(found["masks"], found["windows"].tolist(), strict=True)]
+    images = framed.image[None].to(device)
+    if getattr(network, "conventions", None) is None:
+        images = images.contiguous(memory_format=torch.channels_last)
+    more = {"normalised": True} if framed.normalised else {}
+    found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score, **more)[0].items()}
+    boxes, rles = put_back(found, frame, getattr(getattr(network, "conventions", None), "paste", "cell"))
     # A mask without a pixel is not an object, whatever its box scored.
     keep = [i for i, rle in enumerate(rles) if pixels.area(rle, frame.size) > 0]
     return Detections(
@@ -196,6 +229,7 @@ def detect_photos(
     least_score: float = LEAST_SCORE,
     tick: Callable[[], None] | None = None,
     info: dict[str, Any] | None = None,
+    short_side: int | None = None,
 ) -> Dataset:
     """Find the objects of many photos.
 
@@ -207,6 +241,7 @@ def detect_photos(
         least_score: Detections below it are dropped.
         tick: Called after each photo.
         info: COCO's `info` of the result.
+        short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
 
     Raises:
         UserError: If a photo cannot be read, or has not the size of its entry.
@@ -228,7 +263,7 @@ def detect_photos(
                     [f"{path} is {pixel.shape[1]} x {pixel.shape[0]}, stated {image.width} x {image.height}"],
                     "prepare the data again",
                 )
-            found = detect_photo(network, pixel, side, names, least_score)
+            found = detect_photo(network, pixel, side, names, least_score, short_side)
             images.append(image)
             for rle, box, score, name in zip(found.rles, found.boxes, found.scores, found.categories, strict=True):
                 number += 1

@@ -24,6 +24,16 @@ BASE_RATE = 1e-3  # AdamW's peak rate for a batch of 2, found by trial on hammer
 BASE_BATCH = 2
 CPU_PHOTOS_PER_S = 2.5  # that one core trains on, roughly; only augmentation and pre-flight go by it
 GPU_PHOTOS_PER_S = 50.0
+STOCK_SLOWER = 40.0  # how many times longer maskrcnn-r50-fpn takes for a photo of its size than the nano for one of its
+
+ORIGIN_EPOCHS = 24  # the origin's "2x" schedule (Detectron, MMDetection): 24 epochs of COCO, a tenth from 16 and 22 on
+ORIGIN_DROPS = (16.0, 22.0)
+ORIGIN_RATE = 0.02  # for a batch of 16, that is 8 GPUs of 2 photos; it is scaled with the batch (Goyal et al. 2017)
+ORIGIN_BATCH = 16
+ORIGIN_WARMUP = 500
+ORIGIN_SIDES = (800, 1333)  # shorter, longer
+ORIGIN_ANCHORS = ((32,), (64,), (128,), (256,), (512,))
+TIMM_RATE = 1e-4  # AdamW's, for a batch of 16: what ConvNeXt and Swin are fine-tuned with as detectors
 PREFLIGHT_SHARE = 0.1  # of the training that its pre-flight may take
 PREFLIGHT_LEAST_S = 20.0  # what two photos take to be learned on one core; less proves little
 PREFLIGHT_MOST_S = 60.0
@@ -62,16 +72,21 @@ class Reason(_Frozen):
 
 
 class Plan(_Frozen):
-    """Every number of a training; nothing is `None` but the two budgets that are not the one in force.
+    """Every number of a training.
+
+    Nothing is `None` but the two budgets that are not the one in force, and what a network or an optimiser has not:
+    `backbone`, `short_side`, `momentum`, `drops` and `warmup`.
 
     Attributes:
         settings: All of `TrainSettings`, each given; of minutes, epochs and steps the one in force.
-        canvas: `(height, width)` that training photos are put on.
-        anchor_sizes: Side of the anchors in pixels of the input, per pyramid level (strides 8, 16, 32, 64).
+        canvas: `(height, width)` that training photos are put on; with a `short_side` what the median photo becomes,
+            and every photo keeps its own shape.
+        anchor_sizes: Side of the anchors in pixels of the input, per pyramid level (the last four or all of the strides
+            4, 8, 16, 32, 64).
         detections_per_photo: At most so many objects are found in a photo.
         categories: Names, in order of label 1..C.
         photos: Photos to train on.
-        steps_per_epoch: Photos / batch size.
+        steps_per_epoch: Photos x repeats / batch size.
         cache_mb: Memory for decoded photos.
         preflight_s: Seconds that the pre-flight may take, beside the budget; 0: there is none.
         reasons: By name, for every number above and every setting.
@@ -120,6 +135,8 @@ class Plan(_Frozen):
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(_text(v) for v in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -144,6 +161,7 @@ class _Planner:
         self.facts, self.said, self.machine = facts, settings, machine
         self.train: SplitFacts = facts.splits["train"]
         self.values: dict[str, Any] = {}
+        self.stock = False
         self.reasons: dict[str, Reason] = {}
 
     def set(self, name: str, value: Any, why: str, source: Source = "derived") -> Any:
@@ -157,8 +175,7 @@ class _Planner:
     def plan(self) -> Plan:
         train, cpu = self.train, self.machine.device == "cpu"
         default: Source = "default"
-        self.set("architecture", "maskrcnn-nano", "learns on a CPU in minutes", default)
-        self.set("weights", "imagenet", "a backbone that has seen photos needs far fewer of yours", default)
+        self.stock = self._architecture()
         self.set(
             "seed", 0, "the same seed on the same machine gives the same weights (with a budget in steps)", default
         )
@@ -170,26 +187,16 @@ class _Planner:
                 [f"a batch of {batch} photos over {devices} devices"],
                 f"--batch-size {math.ceil(batch / devices) * devices}",
             )
-        per_epoch = train.photos / batch
+        repeat = self.set("repeat", 1, "an epoch sees each photo once", default)
+        per_epoch = train.photos * repeat / batch
         crowds = f"; {train.crowd} crowd objects in them teach nothing" if train.crowd else ""
         self._note("photos", f"those of the train split{crowds}")
-        self._note("steps_per_epoch", f"{train.photos} photos / {batch} per step")
+        self._note("steps_per_epoch", _epoch_text(train.photos, repeat, batch, per_epoch, self.stock or repeat > 1))
         self._budget(per_epoch)
-        rate = BASE_RATE * math.sqrt(batch / BASE_BATCH)
-        self.set("learning_rate", rate, f"{BASE_RATE:g} x sqrt({batch} photos per step / {BASE_BATCH})")
-        self.set("backbone_rate", 0.3, "the pretrained part needs smaller steps than the new parts", default)
-        self.set("weight_decay", 0.02, "AdamW; norms and biases are left out", default)
-        self.set("clip_norm", 10.0, "one odd photo must not throw the weights away", default)
-        side = self.set("side", *self._side())
-        canvas = _canvas(train.median or (side, side), side)
-        self._note("canvas", f"the median photo's shape at side {side}, in multiples of {MULTIPLE}")
+        self._learning(batch, per_epoch)
+        side, canvas = self._input()
         self.set("flip", True, "a mirrored object is still that object", default)
-        self.set("turn", *self._turn())
-        passes = self._passes(per_epoch)
-        # Augmentation makes photos differ from pass to pass; where there are few passes it only makes them harder.
-        strong, seen = passes >= 12, f"each photo is seen about {passes:.0f} times"
-        self.set("scale_jitter", 1.5 if strong else 1.2, f"the next photo may be taken from elsewhere; {seen}")
-        self.set("colour_jitter", 0.4 if strong else 0.2, f"the next photo may be taken in other light; {seen}")
+        self._augmentation(per_epoch)
         if cpu:
             why = "this CPU computes bf16 natively" if self.machine.bf16 else "this CPU has no fast bf16"
             # Depthwise convolutions, the nano's first stages, lose more in bf16 than its dense ones gain.
@@ -221,10 +228,136 @@ class _Planner:
             preflight_s=seconds,
         )
 
+    def _architecture(self) -> bool:
+        """Choose the network and what it starts from; tell whether it is a stock one."""
+        backbone = self.said.backbone
+        nano: Source = "default"
+        if backbone is not None and self.said.architecture is None:
+            name = self.set("architecture", "maskrcnn-r50-fpn", f"its pyramid and heads carry the backbone {backbone}")
+        else:
+            name = self.set("architecture", "maskrcnn-nano", "learns on a CPU in minutes", nano)
+        stock = bool(name != "maskrcnn-nano")
+        if backbone is not None:
+            if not stock:
+                raise UserError(
+                    "maskrcnn-nano has its own backbone",
+                    [f"backbone (--backbone) is {backbone!r}"],
+                    "--architecture maskrcnn-r50-fpn",
+                )
+            self.values["backbone"] = backbone
+            self._note("backbone", "you said so (the rule: ResNet-50)", "user")
+        self.set("weights", "imagenet", "a backbone that has seen photos needs far fewer of yours", nano)
+        return stock
+
+    def _learning(self, batch: int, per_epoch: float) -> None:
+        """Choose optimiser, rate and schedule."""
+        default: Source = "default"
+        resnet = self.stock and self.said.backbone is None
+        kind = self.set("optimiser", "sgd" if resnet else "adamw", *self._why_optimiser(resnet))
+        if kind == "sgd" or self.said.momentum is not None:
+            self.set("momentum", 0.9, "the origin's", default)
+        rate = base_rate(self.values["architecture"], kind, batch)
+        if kind == "sgd":
+            why = f"the origin's {ORIGIN_RATE:g} for {ORIGIN_BATCH} photos per step x {batch} / {ORIGIN_BATCH}"
+        elif self.stock:
+            why = f"{TIMM_RATE:g} for {ORIGIN_BATCH} photos per step x sqrt({batch} / {ORIGIN_BATCH})"
+        else:
+            why = f"{BASE_RATE:g} x sqrt({batch} photos per step / {BASE_BATCH})"
+        self.set("learning_rate", rate, why)
+        if self.stock:
+            self.set("backbone_rate", 1.0, "the origin's recipe has one rate", default)
+            decay = (
+                (1e-4, "the origin's, of all weights")
+                if kind == "sgd"
+                else (0.05, "AdamW; norms and biases are left out")
+            )
+            self.set("weight_decay", *decay, default)
+            self.set("clip_norm", 35.0, "so high that it stops accidents only", default)
+            schedule = self.set("schedule", "steps", "the origin's recipe", default)
+        else:
+            self.set("backbone_rate", 0.3, "the pretrained part needs smaller steps than the new parts", default)
+            self.set("weight_decay", 0.02, "AdamW; norms and biases are left out", default)
+            self.set("clip_norm", 10.0, "one odd photo must not throw the weights away", default)
+            schedule = self.set("schedule", "cosine", "a smooth fall ends anywhere", default)
+        if schedule == "steps" or self.said.drops is not None:
+            self.set("drops", *self._drops(per_epoch))
+        if self.stock or self.said.warmup is not None:
+            self.set("warmup", *self._warmup(per_epoch))
+
+    def _why_optimiser(self, resnet: bool) -> tuple[str, Source]:
+        if resnet:
+            return "the origin's recipe", "default"
+        return "forgives a rate that is not quite right", "default"
+
+    def _steps(self, per_epoch: float) -> float | None:
+        """Return how many steps there will be; `None` where the budget is in minutes."""
+        if "minutes" in self.values:
+            return None
+        return float(self.values.get("steps") or self.values["epochs"] * per_epoch)
+
+    def _drops(self, per_epoch: float) -> tuple[tuple[float, ...], str]:
+        steps = self._steps(per_epoch)
+        if steps is None:
+            return ORIGIN_DROPS, f"epochs of {ORIGIN_EPOCHS}, whatever the minutes allow: two and eleven twelfths"
+        epochs = steps / per_epoch
+        drops = tuple(round(epochs * drop / ORIGIN_EPOCHS, 2) for drop in ORIGIN_DROPS)
+        return (
+            drops,
+            f"epochs; the origin's {ORIGIN_DROPS[0]:g} and {ORIGIN_DROPS[1]:g} of {ORIGIN_EPOCHS}, of {epochs:g}",
+        )
+
+    def _warmup(self, per_epoch: float) -> tuple[int, str]:
+        steps = self._steps(per_epoch)
+        if steps is None:
+            return ORIGIN_WARMUP, "steps; the origin's"
+        most = max(1, int(steps / 10))
+        return min(ORIGIN_WARMUP, most), f"steps; the origin's {ORIGIN_WARMUP}, at most a tenth of {steps:,.0f}"
+
+    def _input(self) -> tuple[int, tuple[int, int]]:
+        """Choose the size of the network's input."""
+        if not self.stock and self.said.short_side is None:
+            side: int = self.set("side", *self._side())
+            canvas = _canvas(self.train.median or (side, side), side)
+            self._note("canvas", f"the median photo's shape at side {side}, in multiples of {MULTIPLE}")
+            return side, canvas
+        short, long = ORIGIN_SIDES
+        side = self.set("side", long, "the origin's, at most", "default")
+        short = self.set("short_side", min(short, side), "the origin's, if the longer side leaves room", "default")
+        if short > side:
+            raise UserError(
+                "the shorter side of the input is longer than the longer one",
+                [f"short_side (--short-side) is {short}, side (--side) is {side}"],
+                f"--side {short} or more",
+            )
+        height, width = self.train.median or (short, side)
+        scale = min(short / min(height, width), side / max(height, width))
+        canvas = (
+            math.ceil(round(height * scale) / MULTIPLE) * MULTIPLE,
+            math.ceil(round(width * scale) / MULTIPLE) * MULTIPLE,
+        )
+        self._note("canvas", f"the median photo, {short} to {side}; every photo keeps its shape")
+        return side, canvas
+
+    def _augmentation(self, per_epoch: float) -> None:
+        if self.stock:
+            why = "the origin's recipe only mirrors"
+            self.set("turn", False, why, "default")
+            self.set("scale_jitter", 1.0, why, "default")
+            self.set("colour_jitter", 0.0, why, "default")
+            return
+        self.set("turn", *self._turn())
+        passes = self._passes(per_epoch)
+        # Augmentation makes photos differ from pass to pass; where there are few passes it only makes them harder.
+        strong, seen = passes >= 12, f"each photo is seen about {passes:.0f} times"
+        self.set("scale_jitter", 1.5 if strong else 1.2, f"the next photo may be taken from elsewhere; {seen}")
+        self.set("colour_jitter", 0.4 if strong else 0.2, f"the next photo may be taken in other light; {seen}")
+
     def _note(self, name: str, why: str, source: Source = "derived") -> None:
         self.reasons[name] = Reason(source=source, why=why)
 
     def _batch_size(self, devices: int) -> tuple[int, str]:
+        if self.stock:
+            return 2 * devices, "the origin's 2 photos per device"
         if self.machine.device == "cpu":
             return 2 * devices, "on a CPU more, smaller steps learn more in the same time"
         return 16 * devices, "16 photos keep a GPU busy"
@@ -237,6 +370,9 @@ class _Planner:
                 self.reasons[name] = Reason(source="user", why="you said so")
                 return
         batch = self.values["batch_size"]
+        if self.stock:
+            self.set("epochs", float(ORIGIN_EPOCHS), "the origin's 2x schedule", "default")
+            return
         most = 6_000 if self.machine.device == "cpu" else 60_000
         steps = round(min(max(1_600 / batch, 12 * per_epoch), most))
         self.set(
@@ -248,14 +384,16 @@ class _Planner:
 
     def _photos_per_s(self) -> float:
         cpu = self.machine.device == "cpu"
-        return CPU_PHOTOS_PER_S * self.machine.cores if cpu else GPU_PHOTOS_PER_S * self.machine.count
+        nano = CPU_PHOTOS_PER_S * self.machine.cores if cpu else GPU_PHOTOS_PER_S * self.machine.count
+        return nano / STOCK_SLOWER if self.stock else nano
 
     def _preflight(self) -> float:
         """Return the seconds that the pre-flight may take; 0 if there is none."""
         if "minutes" in self.values:
             training = float(self.values["minutes"] * 60)
         else:
-            steps = self.values.get("steps") or self.values["epochs"] * self.train.photos / self.values["batch_size"]
+            photos = self.train.photos * self.values["repeat"]
+            steps = self.values.get("steps") or self.values["epochs"] * photos / self.values["batch_size"]
             training = steps * self.values["batch_size"] / self._photos_per_s()
         share = PREFLIGHT_SHARE * training
         on = share >= PREFLIGHT_LEAST_S
@@ -274,8 +412,8 @@ class _Planner:
         if "minutes" in self.values:
             return float(self.values["minutes"] * 60 * self._photos_per_s() / self.train.photos)
         if "epochs" in self.values:
-            return float(self.values["epochs"])
-        return float(self.values["steps"] / per_epoch)
+            return float(self.values["epochs"] * self.values["repeat"])
+        return float(self.values["steps"] / per_epoch * self.values["repeat"])
 
     def _side(self) -> tuple[int, str]:
         share = self.train.side_share
@@ -308,6 +446,9 @@ class _Planner:
 
     def _anchors(self, side: int) -> tuple[tuple[int, ...], ...]:
         share = self.train.box_side_share
+        if self.stock:
+            self._note("anchor_sizes", "the origin's: a pretrained head knows them by their place", "default")
+            return ORIGIN_ANCHORS
         if share is None:
             self._note("anchor_sizes", "no object to measure")
             return ((32,), (64,), (128,), (256,))
@@ -329,3 +470,29 @@ def _canvas(size: Sequence[int], side: int) -> tuple[int, int]:
     scale = side / max(size)
     height, width = (max(MULTIPLE, round(v * scale / MULTIPLE) * MULTIPLE) for v in size)
     return height, width
+
+
+def base_rate(architecture: str, optimiser: str, batch: int) -> float:
+    """Return the learning rate by rule.
+
+    Example:
+        >>> base_rate("maskrcnn-r50-fpn", "sgd", 2), base_rate("maskrcnn-nano", "adamw", 2)
+        (0.0025, 0.001)
+    """
+    if optimiser == "sgd":
+        return ORIGIN_RATE * batch / ORIGIN_BATCH
+    if architecture == "maskrcnn-nano":
+        return BASE_RATE * math.sqrt(batch / BASE_BATCH)
+    return TIMM_RATE * math.sqrt(batch / ORIGIN_BATCH)
+
+
+def _epoch_text(photos: int, repeat: int, batch: int, per_epoch: float, whole: bool) -> str:
+    """Say how many steps an epoch has.
+
+    Example:
+        >>> _epoch_text(4535, 4, 2, 9070.0, True)
+        '4535 photos x 4 repeats / 2 per step = 9070 steps per epoch'
+    """
+    times = f" x {repeat} repeats" if repeat > 1 else ""
+    total = f" = {per_epoch:.10g} steps per epoch" if whole else ""
+    return f"{photos} photos{times} / {batch} per step{total}"

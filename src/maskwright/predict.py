@@ -68,7 +68,8 @@ class Model:
                     "convert it: grey by np.repeat, floats of 0..1 by (255 * x).astype(np.uint8)",
                 )
         least = self.run.threshold if score is None else score
-        return detect_photo(cast(Segmenter, self.network), array, self.run.side, self.names, max(least, LEAST_SCORE))
+        network, run = cast(Segmenter, self.network), self.run
+        return detect_photo(network, array, run.side, self.names, max(least, LEAST_SCORE), run.short_side)
 
 
 def load(run: str | Path, device: str | None = None) -> Model:
@@ -136,7 +137,14 @@ def predict(
     info["maskwright"] = {"run": str(Path(run).resolve()), "threshold": threshold, "least_score": LEAST_SCORE}
     with atomic_folder(Path(out), overwrite=overwrite) as folder, _bar(len(chosen), progress) as tick:
         found = detect_photos(
-            cast(Segmenter, model.network), chosen, model.run.side, model.run.categories, LEAST_SCORE, tick, info
+            cast(Segmenter, model.network),
+            chosen,
+            model.run.side,
+            model.run.categories,
+            LEAST_SCORE,
+            tick,
+            info,
+            model.run.short_side,
         )
         found.write(folder / "detections.json")
         shown = found.select(found.scores >= threshold)

@@ -41,14 +41,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from maskwright import pixels
-from maskwright.batches import LEAST_PIXELS, NO_AUGMENTATION, Augmentation, Batch, Photos, Sample, collate, prefetch
+from maskwright.batches import (
+    LEAST_PIXELS,
+    NO_AUGMENTATION,
+    Augmentation,
+    Batch,
+    Photos,
+    Sample,
+    collate,
+    prefetch,
+    sides_of,
+)
 from maskwright.dataset import Dataset
 from maskwright.detections import detect_photo
 from maskwright.errors import UserError
 from maskwright.files import read_photo
 from maskwright.log import clock, memory_mb
 from maskwright.models import Segmenter
-from maskwright.plan import BASE_BATCH, BASE_RATE, MULTIPLE, Machine, Plan
+from maskwright.plan import MULTIPLE, Machine, Plan, base_rate
 from maskwright.run import Run
 from maskwright.turns import AS_GIVEN, TURNS, drawn_back, is_thick, photo_turn, picture_fit
 
@@ -278,7 +288,8 @@ class _Preflight:
         counts = usable(self.truth, self.plan, self.warn)
         # All that is looked at is one small dataset, whose photos are decoded once.
         self.small = part_of(self.truth, chosen_photos(self.truth, self.plan.canvas, LOOKED_AT))
-        photos = Photos(self.small, self.plan.canvas, NO_AUGMENTATION, 0, self.plan.cache_mb)
+        sides = sides_of(self.settings)
+        photos = Photos(self.small, self.plan.canvas, NO_AUGMENTATION, 0, self.plan.cache_mb, sides)
         started = time.perf_counter()
         photos.fill_cache(cast(int, self.settings.workers))
         read_s = (time.perf_counter() - started) / len(photos)
@@ -456,13 +467,14 @@ class _Preflight:
 
     def _as_in_training(self, photos: Photos, size: int) -> Callable[[int], Batch]:
         settings = self.settings
-        how = Augmentation(
-            flip=bool(settings.flip),
-            turn=bool(settings.turn),
-            scale_jitter=cast(float, settings.scale_jitter),
-            colour_jitter=cast(float, settings.colour_jitter),
+        real = Photos(
+            self.small,
+            self.plan.canvas,
+            Augmentation.of(settings),
+            cast(int, settings.seed),
+            self.plan.cache_mb,
+            sides_of(settings),
         )
-        real = Photos(self.small, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb)
         if len(self.truth.images) <= real.room:  # else photos are decoded anew in training too
             real.cache = photos.cache
         return lambda step: collate([real.sample((step * size + i) % len(real), step, i) for i in range(size)])
@@ -498,7 +510,8 @@ class _Preflight:
         stuck = [name for name in parts if steps >= PART_STEPS and last[name] >= first[name]]
         if last["total"] > 0.9 * first["total"] or stuck:
             rate = cast(float, self.settings.learning_rate)
-            rule = BASE_RATE * math.sqrt(cast(int, self.settings.batch_size) / BASE_BATCH)
+            settings = self.settings
+            rule = base_rate(settings.architecture or "", settings.optimiser or "", cast(int, settings.batch_size))
             if 0.5 * rule < rate < 2 * rule:
                 advice = f"use a lower rate: --learning-rate {rate / 3:.1g}"
             else:
@@ -531,7 +544,13 @@ class _Preflight:
             image = self.small.images[sample.photo]
             photo = read_photo(self.small.photo_path(image))
             started = time.perf_counter()
-            found = detect_photo(cast(Segmenter, network), photo, cast(int, self.settings.side), names)
+            found = detect_photo(
+                cast(Segmenter, network),
+                photo,
+                cast(int, self.settings.side),
+                names,
+                short_side=self.settings.short_side,
+            )
             times.append(time.perf_counter() - started)
             for k in sample.objects[:20]:
                 mask = self.small.mask(k)

@@ -33,6 +33,7 @@ class Run:
         sizes: What its builder takes.
         categories: In order of label 1..C, with the ids of the data.
         side: Longer side of the network's input in pixels.
+        short_side: Shorter side of it, if the longer one leaves room; `None`: the longer one alone decides.
         threshold: Score that validation advised, where precision and recall are in balance.
         data: The data folder that it was trained on, absolute.
         fingerprint: Per split, a hash of the annotation file and the photos that it was trained on.
@@ -54,6 +55,7 @@ class Run:
     step: int = 0
     metrics: Mapping[str, float | None] | None = None
     best_step: int | None = None
+    short_side: int | None = None
 
     @staticmethod
     def read(path: str | Path) -> Run:
@@ -84,6 +86,7 @@ class Run:
                 step=int(values["step"]),
                 metrics=values["metrics"],
                 best_step=values["best_step"],
+                short_side=int(values["short_side"]) if values.get("short_side") else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
@@ -112,6 +115,7 @@ class Run:
             "sizes": dict(self.sizes),
             "categories": [{"id": c.id, "name": c.name} for c in self.categories],
             "side": self.side,
+            **({"short_side": self.short_side} if self.short_side else {}),
             "threshold": self.threshold,
             "data": self.data,
             "fingerprint": dict(self.fingerprint or {}),
@@ -122,7 +126,7 @@ class Run:
         }
 
     def build(self, weights: str = "none") -> nn.Module:
-        """Build the network, its backbone from `imagenet` or from random numbers (`none`)."""
+        """Build the network from random numbers (`none`), `imagenet`, `coco` or a file."""
         return ARCHITECTURES[self.architecture](self.sizes, weights)
 
     def network(self, device: str = "cpu") -> nn.Module:

@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch
+from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch, sides_of
 from maskwright.check import check
 from maskwright.dataset import SPLITS, Dataset, read_json
 from maskwright.detections import detect_photos
@@ -32,16 +32,16 @@ from maskwright.files import refuse_existing, refuse_input, sha256, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar
 from maskwright.memory import keep_freed_memory
 from maskwright.models import Segmenter
+from maskwright.models.start import beginning
+from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight, usable
 from maskwright.run import BEST, LAST, RESUME, Run, load_tensors, save_tensors
+from maskwright.schedule import rate
 from maskwright.settings import TrainSettings
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask", "semantic")
 """The losses that are summed, in the order in which they are logged."""
-
-WARM_UP = 0.04
-"""Share of the training over which the learning rate rises from zero."""
 
 CHECKPOINT_EVERY_S = 60.0
 """Seconds between checkpoints; what is lost at most when the machine goes down."""
@@ -147,7 +147,7 @@ def _preflight(
     keep_freed_memory()
     val = Dataset.read_split(data, "val")
     photos = len(val.images) if val is not None and len(val) else 0
-    return preflight(run, made, machine, truth, photos, partial(_optimiser, made.settings), LOSSES, tell).json()
+    return preflight(run, made, machine, truth, photos, partial(optimiser_for, made.settings), LOSSES, tell).json()
 
 
 def _in_process(fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool, told: bool) -> None:
@@ -203,17 +203,20 @@ def plan_json(made: Plan) -> dict[str, Any]:
 def _new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> Run:
     truth = Dataset.read_split(data, "train")
     assert truth is not None  # check() has seen it
+    architecture = made.settings.architecture or "maskrcnn-nano"
     sizes = {
         "categories": len(truth.categories),
         "anchor_sizes": made.anchor_sizes,
         "detections_per_photo": made.detections_per_photo,
+        **beginning(architecture, made.settings.backbone, cast(str, made.settings.weights)),
     }
     run = Run(
         path=out,
-        architecture=made.settings.architecture or "maskrcnn-nano",
+        architecture=architecture,
         sizes=sizes,
         categories=truth.categories,
         side=made.settings.side or 384,
+        short_side=made.settings.short_side,
         data=str(data.resolve()),
         fingerprint=fingerprint,
     )
@@ -326,15 +329,13 @@ class _Training:
             self.tell("the val split has no object: the last weights are kept, unvalidated")
             self.val = None
         batch_size = cast(int, self.settings.batch_size)
-        how = Augmentation(
-            flip=bool(self.settings.flip),
-            turn=bool(self.settings.turn),
-            scale_jitter=cast(float, self.settings.scale_jitter),
-            colour_jitter=cast(float, self.settings.colour_jitter),
-        )
-        photos = Photos(truth, self.plan.canvas, how, cast(int, self.settings.seed), self.plan.cache_mb)
+        how = Augmentation.of(self.settings)
+        sides = sides_of(self.settings)
+        photos = Photos(truth, self.plan.canvas, how, cast(int, self.settings.seed), self.plan.cache_mb, sides)
         network = self.run.build(cast(str, self.settings.weights))
-        optimiser = _optimiser(self.settings, network)
+        if getattr(network, "loaded", None) is not None and not resume:
+            self.tell(cast(Any, network).loaded.table())
+        optimiser = optimiser_for(self.settings, network)
         if resume:
             self._load(network, optimiser)
         model, optimiser = fabric.setup(network, optimiser)
@@ -359,9 +360,9 @@ class _Training:
                     before = time.perf_counter()
                     batch = next(batches)
                     waited = time.perf_counter() - before
-                    rate = self._rate(done)
+                    learning_rate = rate(self.plan, self.at.step, done)
                     with uninterrupted():
-                        losses = self._step(fabric, model, optimiser, batch, rate)
+                        losses = self._step(fabric, model, optimiser, batch, learning_rate)
                         self.at.step += 1
                         now = time.perf_counter()
                         self.at.elapsed_s = now - started
@@ -369,13 +370,13 @@ class _Training:
                         self.at.step_s = window.time_s / window.count
                         bar(done, self.at.step, sum(float(losses[k].detach()) for k in LOSSES))
                         if self.at.step % cast(int, self.settings.log_every) == 0:
-                            self._line(log, window, rate, len(photos))
+                            self._line(log, window, learning_rate, len(photos))
                             window = _Window()
                     if fabric.is_global_zero and time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                         self._save(network, optimiser)
                         saved_at = time.perf_counter()
                 if window.count:
-                    self._line(log, window, self._rate(1.0), len(photos))
+                    self._line(log, window, rate(self.plan, self.at.step, 1.0), len(photos))
                 while self.val is not None and self.at.validations < cast(int, self.settings.validations):
                     self._validate(fabric, network, log, cast(int, self.settings.validations))
                 self.at.elapsed_s = time.perf_counter() - started
@@ -409,12 +410,6 @@ class _Training:
     def _validation_guess(self) -> float:
         """Guess the seconds of a validation before there was one: a photo costs about a quarter of a step of four."""
         return len(self.val.images) * self.at.step_s / 8 if self.val is not None else 0.0
-
-    def _rate(self, done: float) -> float:
-        """Return the learning rate: a linear warm-up, then half a cosine down to a hundredth."""
-        peak = cast(float, self.settings.learning_rate)
-        cosine = 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))
-        return peak * min(1.0, (done + 1e-3) / WARM_UP) * cosine
 
     def _step(self, fabric: Fabric, model: Any, optimiser: Any, batch: Batch, rate: float) -> dict[str, Tensor]:
         for group in optimiser.param_groups:
@@ -462,6 +457,7 @@ class _Training:
     def _line(self, log: Log, window: _Window, rate: float, photos: int) -> None:
         mean = {k: v / window.count for k, v in window.values.items()}
         batch = cast(int, self.settings.batch_size)
+        photos *= self.settings.repeat or 1  # in an epoch
         per_epoch = max(1, math.ceil(photos / batch))
         done = self.at.step
         if self.steps is not None:
@@ -512,7 +508,13 @@ class _Training:
             assert self.val is not None
             network.eval()
             photos = [(image, self.val.photo_path(image)) for image in self.val.images]
-            found = detect_photos(cast(Segmenter, network), photos, self.run.side, self.run.categories)
+            found = detect_photos(
+                cast(Segmenter, network),
+                photos,
+                self.run.side,
+                self.run.categories,
+                short_side=self.run.short_side,
+            )
             result = evaluate(self.val, found, bootstrap=0)
             ap = result.metrics["segm/AP"]
             best = (ap if ap is not None else 0.0) > self.at.best_ap
@@ -523,7 +525,8 @@ class _Training:
                 )
                 self.run.save_weights(BEST, network.state_dict())
                 self.at.best_ap = ap if ap is not None else 0.0
-            epoch = (self.at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos + 1
+            in_epoch = self.plan.photos * (self.settings.repeat or 1)
+            epoch = (self.at.step - 1) * cast(int, self.settings.batch_size) // in_epoch + 1
             entry = {
                 "kind": "validation",
                 "step": self.at.step,
@@ -550,7 +553,7 @@ class _Training:
         tensors = {f"model.{k}": v for k, v in weights.items()}
         state = optimiser.state_dict()["state"]
         for index, moments in state.items():
-            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
         save_tensors(self.run.path / RESUME, tensors, {"progress": json.dumps(vars(self.at))})
 
     def _load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -575,24 +578,6 @@ class _Training:
         full = optimiser.state_dict()
         full["state"] = state
         optimiser.load_state_dict(full)
-
-
-def _optimiser(settings: TrainSettings, network: nn.Module) -> torch.optim.Optimizer:
-    """Return AdamW with two rates (backbone, the rest) by two decays (weights; norms and biases none)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-    parts = [
-        {
-            "params": parameters,
-            "share": settings.backbone_rate if backbone else 1.0,
-            "weight_decay": settings.weight_decay if decays else 0.0,
-            "lr": 0.0,
-        }
-        for (backbone, decays), parameters in groups.items()
-    ]
-    return torch.optim.AdamW(parts, fused=True)
 
 
 def _read(run: Run, split: str) -> Dataset:

@@ -1,0 +1,130 @@
+"""Anchors, box deltas and proposals of Mask R-CNN under any convention, from torchvision's parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from maskwright.models.conventions import Conventions
+
+LOG_SIZE_LIMIT = math.log(1000 / 16)
+"""No box grows by more than e to this power (R-CNN's authors' code, and everyone's since)."""
+
+ABOVE_ZERO = torch.finfo(torch.float32).tiny
+
+RPN_DELTAS = (1.0, 1.0, 1.0, 1.0)
+HEAD_DELTAS = (10.0, 10.0, 5.0, 5.0)
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """torchvision's anchors, with corners at the origin that need not be whole numbers.
+
+    Args:
+        sizes: Square root of the anchors' area in pixels, one tuple per level.
+        ratios: Height / width.
+        rounded: Whether corners at the origin are rounded.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], rounded: bool) -> None:
+        self.rounded = rounded
+        super().__init__(tuple(tuple(s) for s in sizes), (tuple(ratios),) * len(sizes))
+
+    def generate_anchors(
+        self,
+        scales: Sequence[int],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Return `(len(aspect_ratios) * len(scales), 4)` `x1 y1 x2 y2` around the origin, by ratio first."""
+        sides = torch.as_tensor(scales, dtype=dtype, device=device)
+        tall = torch.sqrt(torch.as_tensor(aspect_ratios, dtype=dtype, device=device))
+        half_w = ((1 / tall)[:, None] * sides[None, :]).view(-1) / 2
+        half_h = (tall[:, None] * sides[None, :]).view(-1) / 2
+        found = torch.stack([-half_w, -half_h, half_w, half_h], 1)
+        return found.round() if self.rounded else found
+
+
+class Deltas(BoxCoder):  # type: ignore[misc]
+    """torchvision's box coder, with a limit to shrinking where the convention has one.
+
+    Args:
+        weights: What the four deltas are divided by.
+        floored: Whether a box can shrink by no more than it can grow.
+    """
+
+    def __init__(self, weights: tuple[float, float, float, float], floored: bool) -> None:
+        super().__init__(weights, LOG_SIZE_LIMIT)
+        self.floored = floored
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Apply deltas `(R, 4 K)` to boxes `(R, 4)`."""
+        if self.floored:
+            width, height = self.weights[2], self.weights[3]
+            limit = rel_codes.new_tensor([math.inf, math.inf, LOG_SIZE_LIMIT * width, LOG_SIZE_LIMIT * height])
+            codes = rel_codes.view(len(rel_codes), -1, 4)
+            rel_codes = torch.maximum(codes, -limit).view(len(rel_codes), -1)
+        found: Tensor = super().decode_single(rel_codes, boxes)
+        return found
+
+
+class Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's region proposal network under a convention.
+
+    Args:
+        channels: Of the pyramid.
+        anchors: The anchors.
+        depth: 3x3 convolutions of its head.
+        most: How many proposals a photo has at most; twice as many in training.
+        how: The conventions.
+    """
+
+    def __init__(self, channels: int, anchors: Anchors, depth: int, most: int, how: Conventions) -> None:
+        super().__init__(
+            anchors,
+            RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=depth),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2 * most, "testing": most},
+            post_nms_top_n={"training": 2 * most, "testing": most},
+            nms_thresh=0.7,
+        )
+        self.box_coder = Deltas(RPN_DELTAS, how.deltas_floored)
+        self.min_size = how.least_proposal or ABOVE_ZERO
+        self.beta = how.box_beta
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the losses of objectness and boxes over the sampled anchors.
+
+        Args:
+            objectness: `(A, 1)` logits of all photos' anchors.
+            pred_bbox_deltas: `(A, 4)`.
+            labels: Per photo `(a,)`: 1 object, 0 background, -1 neither.
+            regression_targets: Per photo `(a, 4)`.
+        """
+        objects, background = self.fg_bg_sampler(labels)
+        near = torch.where(torch.cat(objects))[0]
+        both = torch.cat([near, torch.where(torch.cat(background))[0]])
+        box = box_loss(pred_bbox_deltas[near], torch.cat(regression_targets)[near], self.beta) / max(len(both), 1)
+        sure = functional.binary_cross_entropy_with_logits(objectness.flatten()[both], torch.cat(labels)[both])
+        return sure, box
+
+
+def box_loss(found: Tensor, goal: Tensor, beta: float) -> Tensor:
+    """Return the summed smooth L1 loss of deltas `(R, 4)`; with `beta` 0 the L1 loss."""
+    kind: Any = functional.l1_loss if beta == 0 else functional.smooth_l1_loss
+    more = {} if beta == 0 else {"beta": beta}
+    loss: Tensor = kind(found, goal, reduction="sum", **more)
+    return loss

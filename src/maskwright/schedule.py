@@ -1,0 +1,37 @@
+"""How the learning rate goes over a training."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+from maskwright.plan import ORIGIN_EPOCHS, Plan
+
+WARM_UP = 0.04
+"""Share of a training over which the rate rises from zero, where no number of steps is given."""
+
+FIRST = 0.001
+"""Share of the rate at the first step of a warm-up of steps (MMDetection's and Detectron2's `warmup_ratio`)."""
+
+
+def rate(plan: Plan, step: int, done: float) -> float:
+    """Return the learning rate of a step.
+
+    Args:
+        plan: Schedule `cosine`: a linear warm-up, then half a cosine down to a hundredth. `steps`: the rate is divided
+            by 10 at every drop; where the budget is minutes, drops are epochs of 24.
+        step: From 0.
+        done: Share of the budget that is used, 0..1.
+    """
+    settings = plan.settings
+    peak = cast(float, settings.learning_rate)
+    if settings.warmup is None:
+        risen = min(1.0, (done + 1e-3) / WARM_UP)
+    else:
+        risen = FIRST + (1 - FIRST) * step / settings.warmup if step < settings.warmup else 1.0
+    if settings.schedule == "steps":
+        epoch = done * ORIGIN_EPOCHS if plan.steps is None else step / plan.steps_per_epoch
+        left = 0.1 ** sum(epoch >= drop for drop in settings.drops or ())
+    else:
+        left = 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))
+    return float(peak * risen * left)
