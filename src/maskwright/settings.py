@@ -137,14 +137,28 @@ class PrepareSettings(Settings):
 class TrainSettings(Settings):
     """How a segmenter is trained; everything that is not given is derived from the data and the machine."""
 
-    architecture: Literal["maskrcnn-nano"] | None = Field(None, description="The network.")
-    weights: Literal["imagenet", "none"] | None = Field(None, description="What the backbone starts from.")
+    architecture: Literal["maskrcnn-nano", "maskrcnn-r50-fpn", "maskrcnn-r50-fpn-v2"] | None = Field(
+        None, description="The network."
+    )
+    backbone: str | None = Field(None, description="Another backbone, by its name in timm.")
+    weights: str | None = Field(None, description="What training starts from: none, imagenet, coco, or a file.")
     minutes: float | None = Field(None, gt=0, description="Train for so many minutes, validation included.")
     epochs: float | None = Field(None, gt=0, description="Train for so many passes over the photos.")
     steps: int | None = Field(None, gt=0, description="Train for so many optimiser steps.")
     batch_size: int | None = Field(None, gt=0, description="Photos per optimiser step, over all devices.")
     side: int | None = Field(None, ge=64, le=2048, description="Longer side of the network's input in pixels.")
+    short_side: int | None = Field(
+        None, ge=64, le=2048, description="Shorter side of the network's input in pixels, at most; side is the longer."
+    )
+    optimiser: Literal["adamw", "sgd"] | None = Field(None, description="How the weights are updated.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    momentum: float | None = Field(None, ge=0, lt=1, description="Momentum of SGD.")
+    schedule: Literal["cosine", "steps"] | None = Field(None, description="How the learning rate falls.")
+    drops: tuple[float, ...] | None = Field(
+        None, description="Epochs at which the rate is divided by 10, with the schedule of steps."
+    )
+    warmup: int | None = Field(None, ge=0, description="Steps over which the learning rate rises.")
+    repeat: int | None = Field(None, ge=1, description="Times that each photo is seen in an epoch.")
     backbone_rate: float | None = Field(None, ge=0, description="The backbone's learning rate as a share of it.")
     weight_decay: float | None = Field(None, ge=0, description="Decoupled weight decay.")
     clip_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm.")
