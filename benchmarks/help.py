@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-VERBS = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "demo")
+VERBS = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "settings", "demo")
 LIMIT_S = 0.6
 
 

@@ -45,6 +45,8 @@ ORDER = (
     "contact",
     "check",
     "plan",
+    "mmdetection",
+    "settings_from",
     "alignment",
     "matching",
     "scoring",

@@ -13,7 +13,8 @@ import maskwright
 from maskwright import cli, settings
 from maskwright.errors import UserError
 
-VERBS = ("check", "demo", "evaluate", "make", "masks", "predict", "prepare", "report", "train")
+VERBS = ("check", "demo", "evaluate", "make", "masks", "predict", "prepare", "report", "settings", "train")
+FUNCTIONS = {verb: "settings_from" if verb == "settings" else verb for verb in VERBS}
 MODELS = {
     "check": settings.CheckSettings,
     "demo": settings.DemoSettings,
@@ -33,6 +34,7 @@ POSITIONALS = {
     "predict": ["R", "P", "-o", "O"],
     "prepare": ["RAW", "-o", "O"],
     "report": ["E", "-o", "O"],
+    "settings": ["C.py", "-o", "O"],
     "train": ["DATA", "-o", "O"],
 }
 
@@ -49,9 +51,10 @@ def called(monkeypatch):
         return stage
 
     for verb in VERBS:
-        module = types.ModuleType(f"maskwright.{verb}")
-        setattr(module, verb, note(verb))
-        monkeypatch.setitem(sys.modules, f"maskwright.{verb}", module)
+        name = FUNCTIONS[verb]
+        module = types.ModuleType(f"maskwright.{name}")
+        setattr(module, name, note(verb))
+        monkeypatch.setitem(sys.modules, f"maskwright.{name}", module)
     return calls
 
 
@@ -72,7 +75,8 @@ def test_a_verb_passes_on_nothing_that_was_not_typed(called, capsys, verb):
     ((name, args, kwargs),) = called
     assert name == verb
     own = {"say", "overwrite", "resume", "dry_run", "progress", "photos", "run", "masks", "html", "fix"}
-    assert set(kwargs) <= own
+    assert set(kwargs) <= own | {"settings"}
+    assert kwargs.get("settings") is None
     paths = [Path(token) for token in POSITIONALS[verb] if token != "-o"]
     assert [arg for arg in args if arg is not None] == paths
 
@@ -110,7 +114,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_takes_what_its_function_takes(verb):
     """The same names on the command line and in Python."""
-    function = inspect.signature(getattr(maskwright, verb)).parameters
+    function = inspect.signature(getattr(maskwright, FUNCTIONS[verb])).parameters
     command = inspect.signature(getattr(cli, verb)).parameters
     fields = MODELS[verb].model_fields if verb in MODELS else {}
     mine = {"out" if name == "output" else name for name in command if name not in fields or name == "masks"}
@@ -122,6 +126,13 @@ def test_masks_can_be_given_in_two_ways(called, capsys):
     run(capsys, "prepare", "P", "M", "-o", "D")
     run(capsys, "prepare", "P", "--masks", "M", "-o", "D")
     assert [call[1] for call in called] == [(Path("P"), Path("M"), Path("D"))] * 2
+
+
+@pytest.mark.parametrize("verb", ["train", "make"])
+def test_a_settings_file_is_passed_on_with_what_is_typed(called, capsys, verb):
+    assert run(capsys, verb, *POSITIONALS[verb], "--settings", "s.json", "--side", "512")[0] == 0
+    kwargs = called[0][2]
+    assert (kwargs["settings"], kwargs["side"]) == (Path("s.json"), 512)
 
 
 def test_training_switches_can_be_forced_either_way(called, capsys):
@@ -149,7 +160,7 @@ MISTAKES = {
     "trian": """\
 there is no such verb
   trian; did you mean 'train'?
-fix: the verbs are check, demo, evaluate, make, masks, predict, prepare, report, train
+fix: the verbs are check, demo, evaluate, make, masks, predict, prepare, report, settings, train
 """,
     "train DATA": """\
 something is missing from the command

@@ -143,6 +143,15 @@ def test_other_training_settings_train_again_but_do_not_prepare_again(stages, ra
     ]
 
 
+def test_settings_can_be_in_a_file_and_what_is_typed_wins(stages, raw, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"settings": {"epochs": 24.0, "side": 512, "category": "tool"}}))
+    made = make(raw, tmp_path / "work", settings=tmp_path / "s.json", minutes=2)
+    assert stages.trained == [{"overwrite": True, "resume": False, "side": 512, "minutes": 2.0}]
+    assert [c.name for c in dataset.Dataset.read_split(made.data, "train").categories] == ["tool"]
+    made = make(raw, tmp_path / "work", side=512, minutes=2, category="tool")
+    assert made.done == ()
+
+
 def test_a_new_photo_does_everything_again(stages, raw, tmp_path):
     make(raw, tmp_path / "work")
     for kind, suffix in (("rgb", "jpg"), ("mask", "png")):

@@ -305,6 +305,15 @@ def test_a_dry_run_gives_the_plan_and_writes_nothing(data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_settings_of_a_run_give_the_same_plan_again(data, finished, tmp_path):
+    made = train(data, tmp_path / "run", settings=finished / "plan.json", dry_run=True)
+    before = Plan.model_validate(json.loads((finished / "plan.json").read_text()))
+    assert made.settings == before.settings
+    other = train(data, tmp_path / "run", settings=finished / "plan.json", dry_run=True, minutes=3)
+    assert (other.settings.minutes, other.settings.steps, other.settings.side) == (3, None, before.settings.side)
+    assert other.reasons["side"].source == "user"
+
+
 # Odd courses
 
 

@@ -15,7 +15,7 @@ from maskwright.mend import SAFE, UNSAFE
 PAGE = Path(__file__).with_name("cli.md")
 FINDINGS = Path(__file__).with_name("findings.md")
 WIDTH = 100
-ORDER = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "demo")
+ORDER = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "settings", "demo")
 
 HEAD = """\
 # The command line

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from maskwright.predict import predict as predict
     from maskwright.prepare import prepare as prepare
     from maskwright.report import report as report
+    from maskwright.settings_from import settings_from as settings_from
     from maskwright.train import train as train
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _HOMES = {
     "predict": "predict",
     "prepare": "prepare",
     "report": "report",
+    "settings_from": "settings_from",
     "train": "train",
 }
 
@@ -78,6 +80,7 @@ __all__ = [  # noqa: RUF022  (types first, then verbs)
     "predict",
     "prepare",
     "report",
+    "settings_from",
     "train",
     "__version__",
 ]

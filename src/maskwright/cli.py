@@ -51,6 +51,9 @@ app = App(
 OutputFolder = Annotated[Path, Parameter(name=("--output", "-o"), help="The folder to make.")]
 OutputFile = Annotated[Path, Parameter(name=("--output", "-o"), help="The file to write.")]
 Masks = Annotated[Path | None, Parameter(help="The masks, where they cannot be told: a folder or a COCO file.")]
+SettingsFile = Annotated[
+    Path | None, Parameter(help="A JSON file of settings, such as a run's plan.json; those that are typed win.")
+]
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace an output that exists.")]
 
 Verb = Callable[..., None]
@@ -116,7 +119,8 @@ def make(
     *,
     output: OutputFolder,
     overwrite: Annotated[bool, Parameter(negative="", help="Do every stage again.")] = False,
-    **settings: Any,
+    settings: SettingsFile = None,
+    **typed: Any,
 ) -> None:
     """Do the whole job: prepare, check, train, predict, evaluate, report.
 
@@ -129,7 +133,16 @@ def make(
     """
     from maskwright.make import make
 
-    make(raw, output, masks=masks, overwrite=overwrite, say=_say, progress=sys.stderr.isatty(), **settings)
+    make(
+        raw,
+        output,
+        masks=masks,
+        overwrite=overwrite,
+        settings=settings,
+        say=_say,
+        progress=sys.stderr.isatty(),
+        **typed,
+    )
 
 
 @_verb("RAW [MASKS] -o DATA [options]", PrepareSettings)
@@ -189,7 +202,8 @@ def train(
     overwrite: Overwrite = False,
     resume: Annotated[bool, Parameter(negative="", help="Go on with a run that was interrupted.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Print the plan and stop.")] = False,
-    **settings: Any,
+    settings: SettingsFile = None,
+    **typed: Any,
 ) -> None:
     """Train a segmenter; everything that is not given is derived, and the plan is printed first.
 
@@ -208,9 +222,10 @@ def train(
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
+        settings=settings,
         say=_say,
         progress=sys.stderr.isatty(),
-        **settings,
+        **typed,
     )
 
 
@@ -301,6 +316,28 @@ def masks(
     from maskwright.masks import masks
 
     masks(coco_file, output, overwrite=overwrite, say=_say, **settings)
+
+
+@_verb("CONFIG.py [-o FILE] [options]")
+def settings(
+    config: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"), help="The JSON file to write.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Carry the settings of an MMDetection config over; a table says what became of each.
+
+    The config and the files that it builds on are read without running them.
+
+    Example: maskwright settings CONFIG.py -o settings.json
+
+    Args:
+        config: A config of MMDetection 2.x or 3.x.
+    """
+    from maskwright.settings_from import settings_from
+
+    settings_from(config, output, overwrite=overwrite, say=_say)
 
 
 @_verb("-o FOLDER [options]", DemoSettings)

@@ -22,6 +22,7 @@ from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
 from maskwright.files import is_side_file, sha256, write_json
 from maskwright.formats import plural
+from maskwright.plan import stored
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
 
 STAGES = ("prepare", "train", "predict", "evaluate", "report")
@@ -65,7 +66,8 @@ def make(
     overwrite: bool = False,
     say: Say | None = None,
     progress: bool = False,
-    **settings: Any,
+    settings: str | Path | None = None,
+    **typed: Any,
 ) -> Made:
     """Do the whole job: prepare, check, train, predict, evaluate, report.
 
@@ -79,7 +81,9 @@ def make(
         overwrite: Do every stage again, and accept a folder that holds other things (they are left alone).
         say: Called with every line for the user.
         progress: Show a progress bar while training and predicting.
-        settings: `MakeSettings`: those of `prepare` and `train`, and `score` for the mask images.
+        settings: A JSON file of settings: a run's `plan.json`, or what `settings_from` wrote; must exist.
+        **typed: `MakeSettings`: those of `prepare` and `train`, and `score` for the mask images; they win over the
+            file's.
 
     Returns:
         Where everything is, and the metrics.
@@ -87,7 +91,7 @@ def make(
     Raises:
         UserError: If the folder holds something else, if there is nothing to score on, or as the stages say.
     """
-    wanted = MakeSettings.parse(settings)
+    wanted = MakeSettings.parse(stored(settings, typed, MakeSettings))
     tell = say or (lambda _line: None)
     raw, work = Path(raw), Path(out)
     masks = None if masks is None else Path(masks)

@@ -7,17 +7,22 @@ without a network.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from maskwright.errors import UserError
+from maskwright.dataset import read_json
+from maskwright.errors import Problem, UserError
 from maskwright.facts import Facts, SplitFacts
-from maskwright.settings import TrainSettings
+from maskwright.settings import Settings, TrainSettings
 
 Source = Literal["default", "derived", "user"]
+
+BUDGETS = ("minutes", "epochs", "steps")
+"""The settings of which one says how long a training is."""
 
 MULTIPLE = 32  # heights and widths of the network's input: multiples of its coarsest stride
 BASE_RATE = 1e-3  # AdamW's peak rate for a batch of 2, found by trial on hammers, drawn and real
@@ -138,6 +143,40 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(_text(v) for v in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def stored(path: str | Path | None, typed: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:
+    """Return the settings of a file, with those that the user typed in their place.
+
+    Args:
+        path: A JSON file: settings by name, or an object that has them under `settings`, as a run's `plan.json` and
+            what `maskwright settings` writes have; `null` is as good as not given. `None`: there is no file.
+        typed: What the user said beside it; a budget (minutes, epochs, steps) takes the place of the file's.
+        model: Which settings there are.
+
+    Raises:
+        UserError: If the file is not there, is no JSON, or has a name or a value that cannot be.
+    """
+    if path is None:
+        return dict(typed)
+    document = read_json(Path(path))
+    values = document.get("settings", document) if isinstance(document, dict) else None
+    if not isinstance(values, dict):
+        raise UserError(
+            "the settings file holds no settings",
+            [f"{path}: expected a JSON object of names and values, or one with such an object under 'settings'"],
+            "name a plan.json, or what `maskwright settings` wrote",
+        )
+    values = {name: value for name, value in values.items() if value is not None}
+    try:
+        model.parse(values)
+    except UserError as error:
+        raise UserError(
+            [Problem(p.what, tuple(f"{path}: {line}" for line in p.where), p.fix) for p in error.problems]
+        ) from None
+    if any(typed.get(name) is not None for name in BUDGETS):
+        values = {name: value for name, value in values.items() if name not in BUDGETS}
+    return values | dict(typed)
 
 
 def plan(facts: Facts, settings: TrainSettings, machine: Machine) -> Plan:
@@ -363,7 +402,7 @@ class _Planner:
         return 16 * devices, "16 photos keep a GPU busy"
 
     def _budget(self, per_epoch: float) -> None:
-        for name in ("minutes", "epochs", "steps"):
+        for name in BUDGETS:
             said = getattr(self.said, name)
             if said is not None:
                 self.values[name] = said

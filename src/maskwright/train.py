@@ -34,7 +34,7 @@ from maskwright.memory import keep_freed_memory
 from maskwright.models import Segmenter
 from maskwright.models.start import beginning
 from maskwright.optimisers import optimiser_for
-from maskwright.plan import Machine, Plan, plan
+from maskwright.plan import Machine, Plan, plan, stored
 from maskwright.preflight import preflight, usable
 from maskwright.run import BEST, LAST, RESUME, Run, load_tensors, save_tensors
 from maskwright.schedule import rate
@@ -56,7 +56,8 @@ def train(
     dry_run: bool = False,
     say: Callable[[str], None] | None = None,
     progress: bool = False,
-    **settings: Any,
+    settings: str | Path | None = None,
+    **typed: Any,
 ) -> Run | Plan:
     """Train a segmenter on a prepared data folder.
 
@@ -68,7 +69,8 @@ def train(
         dry_run: Make the plan, say it, and stop.
         say: Called with each line of text.
         progress: Show a live progress bar on the terminal.
-        **settings: Those of `TrainSettings`.
+        settings: A JSON file of settings: a run's `plan.json`, or what `settings_from` wrote; must exist.
+        **typed: Those of `TrainSettings`; they win over the file's.
 
     Returns:
         The run; the plan with `dry_run`.
@@ -80,7 +82,7 @@ def train(
     """
     began = time.perf_counter()
     tell = say or _silent
-    said = TrainSettings.parse(settings)
+    said = TrainSettings.parse(stored(settings, typed, TrainSettings))
     data, out = Path(data), Path(out)
     if resume and not (out / RESUME).is_file():
         raise UserError(
