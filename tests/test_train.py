@@ -98,7 +98,7 @@ def test_every_log_line_has_all_its_keys(finished):
     step = lines[2]
     assert set(step) == {
         *("kind", "step", "steps", "epoch", "epochs", "iteration", "iterations", "lr", "eta_s", "time_s"),
-        *("data_time_s", "memory_mb", "losses", "box_accuracy", "total"),
+        *("data_time_s", "memory_mb", "losses", "box_accuracy", "grad_norm", "total"),
     }
     assert (step["steps"], step["epoch"], step["epochs"], step["iteration"], step["iterations"]) == (6, 2, 2.0, 1, 3)
     assert list(step["losses"]) == list(LOSSES)
@@ -125,7 +125,20 @@ def test_what_is_said_is_the_plan_then_a_line_per_interval(tiny):
     assert "you said so" in plan
     steps = [text for text in said if text.startswith("epoch ")]
     assert len(steps) == 3
-    words = ("[1/3]", "step 4/6", "lr ", "eta 0:", "time ", "data ", "memory ", " MB", "box acc ", "total ", *LOSSES)
+    words = (
+        "[1/3]",
+        "step 4/6",
+        "lr ",
+        "eta 0:",
+        "time ",
+        "data ",
+        "memory ",
+        " MB",
+        "box acc ",
+        "grad ",
+        "total ",
+        *LOSSES,
+    )
     assert [word for word in words if word not in steps[1]] == []
     assert [text.split(":")[0] for text in said if text.startswith("validation")] == [
         "validation at step 3",
@@ -167,7 +180,7 @@ def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, fini
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["maskwright.train"], "evaluate", press_in_validation)
+        patch.setattr(sys.modules["maskwright.validation"], "evaluate", press_in_validation)
         with pytest.raises(KeyboardInterrupt):
             train(data, out, resume=True)
     assert Run.read(out).step == 3
@@ -337,32 +350,62 @@ def test_validation_photos_without_objects_are_told(tmp_path):
     assert run.metrics is None
 
 
-def test_a_loss_that_is_not_finite_names_the_photo_and_its_objects(tmp_path, monkeypatch):
-    data = write_data(tmp_path / "data", val=0, test=0)
+def plain_world(folder):
+    """Return data whose photo 4 is red all over, and settings that show photos as they are."""
+    data = write_data(folder / "data", val=0, test=0)
     bad = data / "train" / "train_3.png"
     with Picture.open(bad) as picture:
         photo = np.array(picture)
     photo[..., 0] = 255
     Picture.fromarray(photo).save(bad)
+    return data, bad, QUICK | {"flip": False, "turn": False, "scale_jitter": 1.0, "colour_jitter": 0.0}
+
+
+def poison(monkeypatch, is_bad):
+    """Make the mask loss of some photos not a number."""
     plain = MaskRCNN.losses
 
     def losses(self, images, targets):
         found = plain(self, images, targets)
-        if any(image[0].float().mean() > 170 for image in images):
+        if any(is_bad(image) for image in images):
             found["mask"] = found["mask"] * float("nan")
         return found
 
     monkeypatch.setattr(MaskRCNN, "losses", losses)
-    plainly = {"flip": False, "turn": False, "scale_jitter": 1.0, "colour_jitter": 0.0}
-    found = message(data, tmp_path / "run", **(QUICK | plainly))
+
+
+def test_a_photo_whose_loss_is_not_finite_is_named_and_left_out_and_the_rate_lowered(tmp_path, monkeypatch):
+    data, bad, settings = plain_world(tmp_path)
+    poison(monkeypatch, lambda image: image[0].float().mean() > 170)
+    said = []
+    run = train(data, tmp_path / "run", say=said.append, **(settings | {"log_every": 1}))
+    assert (run.state, run.step) == ("finished", 6)
     truth = Dataset.read_split(data, "train")
     ids = ", ".join(str(a.id) for a in truth.annotations() if a.image_id == 4)
-    lines = found.splitlines()
-    assert lines[0] in {f"a loss is not finite at step {n}: training cannot go on" for n in (1, 2, 3)}
-    assert lines[1:] == [
-        f"  {bad} (mask; annotations {ids})",
-        "fix: look at these photos and masks; if they are sound, use a lower rate: --learning-rate 0.0003",
-    ]
+    at = next(i for i, text in enumerate(said) if "is not finite" in text)
+    assert said[at] in {
+        f"warning: a loss is not finite at step {n}: back to step 0, without these photos and at 50% of the learning"
+        " rate (1 of 2 times)"
+        for n in (1, 2, 3)
+    }
+    assert said[at + 1] == f"  left out: {bad} (mask; annotations {ids})"
+    lines = log_of(tmp_path / "run")
+    events = [line for line in lines if line["kind"] == "event"]
+    assert [(e["what"], e["step"], e["text"]) for e in events] == [("rewind", 0, said[at]), ("rewind", 0, said[at + 1])]
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert max(line["lr"] for line in steps) <= settings["learning_rate"] / 2
+
+
+def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cause(tmp_path, monkeypatch):
+    data, _, settings = plain_world(tmp_path)
+    poison(monkeypatch, lambda image: True)
+    found = message(data, tmp_path / "run", **settings).splitlines()
+    assert found[0] == "a loss is not finite for the third time, at step 1: training cannot go on"
+    assert all(" (mask; annotations " in line for line in found[1:3])
+    assert [line.split(":")[0] for line in found[3:6]] == ["  before that"] * 3
+    assert found[-1] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
+    assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
 def test_two_processes_train_together(tmp_path, capfd):
