@@ -14,6 +14,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from maskwright import pixels
 from maskwright.batches import Batch
 from maskwright.dataset import Category, Dataset
@@ -58,10 +60,12 @@ class Watch:
 
     Args:
         made: The plan.
+        truth: The train split.
         first_total: The sum of the losses at the beginning, if it is known from before an interruption.
     """
 
     made: Plan
+    truth: Dataset
     first_total: float | None = None
     totals: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
     norms: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
@@ -69,6 +73,7 @@ class Watch:
     told_apart: deque[tuple[float, float]] = field(default_factory=deque)
     seen: Counter[int] = field(default_factory=Counter)
     objects: int = 0
+    lost: int = 0
     thin: int = 0
     whole: int = 0
 
@@ -78,13 +83,8 @@ class Watch:
         self.norms.append(taken.grad_norm)
         if self.first_total is None and len(self.totals) >= FIRST_STEPS:
             self.first_total = statistics.fmean(self.totals)
-        height, width = batch.images.shape[-2:]
-        for target in batch.targets:
-            boxes = target["boxes"]
-            sides = boxes[:, 2:] - boxes[:, :2]
-            self.objects += len(boxes)
-            self.thin += int((sides < THIN_PX).any(1).sum())
-            self.whole += int(((sides[:, 0] >= width - 1) & (sides[:, 1] >= height - 1)).sum())
+        for photo, kept, target in zip(batch.photos, batch.objects, batch.targets, strict=True):
+            self._see_boxes(photo, kept)
             self.seen.update(target["labels"].tolist())
         if "positives" in taken.losses:
             found = taken.losses["positives"] * len(batch.photos)
@@ -92,6 +92,19 @@ class Watch:
             self.told_apart.append((found, found * taken.losses.get("category_accuracy", 1.0)))
             while sum(n for n, _ in self.told_apart) - self.told_apart[0][0] >= CATEGORY_BOXES:
                 self.told_apart.popleft()
+
+    def _see_boxes(self, photo: int, kept: Sequence[int]) -> None:
+        """Count the objects of a photo, as the data has them, and those that the network was shown."""
+        truth, (height, width) = self.truth, self.made.canvas
+        of = slice(int(truth.first[photo]), int(truth.first[photo + 1]))
+        own = ~truth.crowd[of]
+        image = truth.images[photo]
+        sides = (truth.boxes[of, 2:] - truth.boxes[of, :2])[own]
+        scaled = sides * min(width / image.width, height / image.height)
+        self.objects += len(sides)
+        self.lost += max(len(sides) - len(kept), 0)
+        self.thin += int((scaled < THIN_PX).any(1).sum())
+        self.whole += int((sides >= 0.98 * np.array([image.width, image.height])).all(1).sum())
 
     def causes(self, step: int, done: float, warm_up: float) -> list[Cause]:
         """Return what is out of its range.
@@ -151,12 +164,12 @@ class Watch:
         if self.objects < FEW_OBJECTS:
             return None
         side = max(self.made.canvas)
-        if self.thin > self.objects / 2:
+        if max(self.thin, self.lost) > self.objects / 2:
             return Cause(
                 "boxes",
-                f"boxes are degenerate: {self.thin} of {self.objects} objects are less than {THIN_PX:g} pixels wide or"
-                f" high at side {side}, and cannot be found. Are the masks outlines, or of another size than their"
-                " photos? Thin objects need a larger --side",
+                f"boxes are degenerate: of {self.objects} objects, {self.thin} are less than {THIN_PX:g} pixels wide or"
+                f" high at side {side}, and {self.lost} vanish when their photo is scaled. Are the masks outlines, or"
+                " of another size than their photos? Thin objects need a larger --side",
             )
         if self.whole > 0.9 * self.objects:
             return Cause(

@@ -328,7 +328,7 @@ class _Training:
         self.photos.left_out |= set(self.at.skipped)
         self.photos.fill_cache(cast(int, settings.workers))
         self.started -= self.at.elapsed_s
-        self.watch = Watch(self.plan, self.at.first_total)
+        self.watch = Watch(self.plan, truth, self.at.first_total)
         size = self.at.micro_batch or cast(int, settings.micro_batch or settings.batch_size)
         self.stepper = Stepper(self.fabric, model, optimiser, settings, self._event("memory"), size)
         self.network.train()
@@ -560,7 +560,7 @@ class _Training:
         at.elapsed_s, at.rewinds, at.rate_share, at.skipped, at.told, at.micro_batch = kept
         at.skipped = sorted({*at.skipped, *(photo for photo, _, _ in error.photos)})
         self.photos.left_out |= set(at.skipped)
-        self.watch = Watch(self.plan, self.watch.first_total)
+        self.watch = Watch(self.plan, truth, self.watch.first_total)
         self.log.rewind(at.step)
         tell = self._event("rewind")
         tell(
