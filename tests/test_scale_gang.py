@@ -66,7 +66,7 @@ def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
     run = train(data, tmp_path / "ray", on="ray", devices=2, say=said.append, **settings)
     assert (run.state, run.step) == ("finished", 1)
     assert sum(text.startswith("epoch ") for text in said) == 1
-    assert "so many processes were started" in said[0]
+    assert any("so many processes were started" in text for text in said)
     train(data, tmp_path / "here", **settings)
     ray, here = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("ray", "here"))
     assert ray["losses"] == pytest.approx(here["losses"], abs=2e-5)

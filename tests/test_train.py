@@ -1,11 +1,13 @@
 """A training: what it leaves behind, that it repeats itself exactly, and how it stops and goes on."""
 
+import dataclasses
 import itertools
 import json
 import os
 import shutil
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from PIL import Image as Picture
 from safetensors.torch import load_file
 
+from maskwright.batches import Photos
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.log import Log, clock
@@ -431,3 +434,123 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
         train(copy, copy, overwrite=True, steps=1)
     assert "the output must not be the input or hold it: replacing it would delete the input" in str(raised.value)
     assert (copy / "annotations" / "instances_train.json").is_file()
+
+
+# Averages, stopping, minutes
+
+
+def test_the_average_of_the_weights_is_saved_and_survives_an_interruption(data, finished, tmp_path, monkeypatch):
+    settings = QUICK | {"ema": 0.9, "steps": 4, "validations": 1}
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    train(data, whole, **settings)
+    calls, plain = itertools.count(1), MaskRCNN.losses
+
+    def press_in_step_two(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, images, targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskRCNN, "losses", press_in_step_two)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, halved, **settings)
+    train(data, halved, resume=True)
+    for name in (BEST, LAST):
+        assert (halved / name).read_bytes() == (whole / name).read_bytes()
+    kept, saved = load_file(whole / RESUME), load_file(whole / LAST)
+    name = "mask_head.logit.weight"
+    assert torch.equal(saved[name], kept[f"average.{name}"])
+    assert not torch.equal(saved[name], kept[f"model.{name}"])
+    assert not any(key.startswith("average.") for key in load_file(finished / RESUME))
+
+
+def scored(monkeypatch, aps):
+    """Let the validations have these segm APs, whatever is found."""
+    module, left = sys.modules["maskwright.validation"], iter(aps)
+    plain = module.evaluate
+
+    def evaluate(*args, **more):
+        result = plain(*args, **more)
+        return dataclasses.replace(result, metrics={**result.metrics, "segm/AP": next(left)})
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+
+
+def test_the_best_weights_are_those_of_the_best_smoothed_ap(data, tmp_path, monkeypatch):
+    scored(monkeypatch, (0.2, 0.9, 0.7))
+    run = train(data, tmp_path / "run", **(QUICK | {"steps": 3, "validations": 3}))
+    assert run.best_step == 3  # 0.2, 0.55, 0.625: a lucky 0.9 does not win
+    assert run.metrics["segm/AP"] == 0.7
+
+
+def test_with_patience_a_training_stops_when_the_score_no_longer_rises(data, tmp_path, monkeypatch):
+    scored(monkeypatch, (0.5, 0.4, 0.3, 0.9, 0.9, 0.9))
+    said = []
+    run = train(data, tmp_path / "run", say=said.append, **(QUICK | {"steps": 6, "validations": 6, "patience": 2}))
+    assert (run.state, run.step, run.best_step) == ("finished", 3, 1)
+    assert "stopped early at step 3: 2 validations without a better smoothed segm AP than 0.500" in said
+    assert [line["what"] for line in log_of(tmp_path / "run") if line["kind"] == "event"] == ["stop"]
+
+
+def test_minutes_hold_the_last_validation_and_the_last_checkpoint(data, tmp_path, monkeypatch):
+    module = sys.modules["maskwright.train"]
+    plain_validate, plain_save = module.validate, module.save_checkpoint
+    monkeypatch.setattr(module, "validate", lambda *args: (time.sleep(1.2), plain_validate(*args))[1])
+    monkeypatch.setattr(module, "save_checkpoint", lambda *args: (time.sleep(0.8), plain_save(*args))[1])
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 2.0)
+    began = time.time()
+    train(data, tmp_path / "run", **(QUICK | {"steps": None, "minutes": 0.12, "preflight": False, "validations": 2}))
+    took = time.time() - began
+    assert 7.2 * 0.6 < took < 7.2 + 1.2  # the last validation and checkpoint alone take 2 s and more
+
+
+# Photos that are gone
+
+
+def test_a_photo_that_cannot_be_read_half_way_is_named_and_the_training_goes_on(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = copy / "train" / "train_2.png"
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, _threads: gone.unlink())
+    said = []
+    run = train(copy, tmp_path / "run", say=said.append, **(QUICK | {"validations": 1}))
+    assert (run.state, run.step) == ("finished", 6)
+    assert [text for text in said if "cannot be read" in text] == [
+        "warning: a photo cannot be read any more and is left out from now on (1 of 6 so far):"
+        f" {gone} cannot be opened (No such file or directory)"
+    ]
+
+
+def test_more_than_a_few_photos_that_are_gone_end_the_training(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = [copy / "train" / f"train_{i}.png" for i in (1, 4)]
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, _threads: [path.unlink() for path in gone])
+    found = message(copy, tmp_path / "run", **QUICK).splitlines()
+    assert found[0] == "too many photos cannot be read: 2 of 6"
+    assert sorted(line.split(" cannot")[0] for line in found[1:3]) == [f"  {path}" for path in gone]
+    assert found[-1] == "fix: give them back (is a disk or a network folder gone?) and go on: --resume"
+
+
+def test_a_validation_photo_that_is_gone_is_left_out(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = copy / "val" / "val_1.png"
+    plain = Photos.fill_cache
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, threads: (gone.unlink(), plain(self, threads)))
+    said = []
+    run = train(copy, tmp_path / "run", say=said.append, **(QUICK | {"steps": 1, "validations": 1}))
+    assert run.state == "finished"
+    assert run.metrics is not None
+    assert (
+        f"warning: a validation photo cannot be read and is left out from now on: {gone} cannot be opened"
+        " (No such file or directory)"
+    ) in said
+
+
+def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(data, finished):
+    made = train(data, finished, resume=True, dry_run=True, devices=2, micro_batch=1, log_every=5)
+    assert (made.settings.devices, made.settings.micro_batch, made.settings.batch_size) == (2, 1, 2)
+    assert made.reasons["devices"].why == "since it goes on; it began with 1"
+    found = message(data, finished, resume=True, devices=3)
+    assert found == ("every device must get a photo\n  a batch of 2 photos over 3 devices\nfix: --devices 2, or fewer")
