@@ -92,6 +92,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "parts": "separate",
         "unmatched": "skip",
         "on": "ray",
+        "tracker": "mlflow",
         "split": "val",
         "side": 256,
         "size": 128,

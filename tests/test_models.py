@@ -92,7 +92,7 @@ BATCHES = {
 def test_losses_are_finite_and_teach_every_parameter(network, objects):
     torch.manual_seed(0)
     losses = network.losses(photos(), [target(boxes) for boxes in objects])
-    assert set(losses) == {*LOSSES, "box_accuracy"}
+    assert set(losses) == {*LOSSES, "box_accuracy", "category_accuracy", "positives"}
     assert all(value.ndim == 0 and math.isfinite(value.item()) for value in losses.values())
     assert 0 <= losses["box_accuracy"].item() <= 1
     assert not losses["box_accuracy"].requires_grad

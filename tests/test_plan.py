@@ -170,6 +170,11 @@ EVERY_SETTING = {
     "validations": 11,
     "log_every": 17,
     "seed": 23,
+    "micro_batch": 1,
+    "ema": 0.99,
+    "patience": 2,
+    "tracker": "mlflow",
+    "on": "ray",
 }
 
 

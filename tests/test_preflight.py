@@ -114,10 +114,11 @@ def preflight(data, said=None, **changes):
 
 
 def under(data, made, tell=lambda _text: None):
-    from maskwright.train import _new_run, _optimiser
+    from maskwright.beginning import new_run
+    from maskwright.train import _optimiser
 
     truth = Dataset.read_split(data, "train")
-    run = _new_run(data / "run", data, made, {})
+    run = new_run(data / "run", data, made, {})
     return module.preflight(run, made, this_machine(), truth, 3, lambda n: _optimiser(made.settings, n), LOSSES, tell)
 
 

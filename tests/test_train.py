@@ -1,11 +1,13 @@
 """A training: what it leaves behind, that it repeats itself exactly, and how it stops and goes on."""
 
+import dataclasses
 import itertools
 import json
 import os
 import shutil
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from PIL import Image as Picture
 from safetensors.torch import load_file
 
+from maskwright.batches import Photos
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.log import Log, clock
@@ -98,7 +101,7 @@ def test_every_log_line_has_all_its_keys(finished):
     step = lines[2]
     assert set(step) == {
         *("kind", "step", "steps", "epoch", "epochs", "iteration", "iterations", "lr", "eta_s", "time_s"),
-        *("data_time_s", "memory_mb", "losses", "box_accuracy", "total"),
+        *("data_time_s", "memory_mb", "losses", "box_accuracy", "grad_norm", "total"),
     }
     assert (step["steps"], step["epoch"], step["epochs"], step["iteration"], step["iterations"]) == (6, 2, 2.0, 1, 3)
     assert list(step["losses"]) == list(LOSSES)
@@ -125,7 +128,20 @@ def test_what_is_said_is_the_plan_then_a_line_per_interval(tiny):
     assert "you said so" in plan
     steps = [text for text in said if text.startswith("epoch ")]
     assert len(steps) == 3
-    words = ("[1/3]", "step 4/6", "lr ", "eta 0:", "time ", "data ", "memory ", " MB", "box acc ", "total ", *LOSSES)
+    words = (
+        "[1/3]",
+        "step 4/6",
+        "lr ",
+        "eta 0:",
+        "time ",
+        "data ",
+        "memory ",
+        " MB",
+        "box acc ",
+        "grad ",
+        "total ",
+        *LOSSES,
+    )
     assert [word for word in words if word not in steps[1]] == []
     assert [text.split(":")[0] for text in said if text.startswith("validation")] == [
         "validation at step 3",
@@ -167,7 +183,7 @@ def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, fini
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["maskwright.train"], "evaluate", press_in_validation)
+        patch.setattr(sys.modules["maskwright.validation"], "evaluate", press_in_validation)
         with pytest.raises(KeyboardInterrupt):
             train(data, out, resume=True)
     assert Run.read(out).step == 3
@@ -346,32 +362,62 @@ def test_validation_photos_without_objects_are_told(tmp_path):
     assert run.metrics is None
 
 
-def test_a_loss_that_is_not_finite_names_the_photo_and_its_objects(tmp_path, monkeypatch):
-    data = write_data(tmp_path / "data", val=0, test=0)
+def plain_world(folder):
+    """Return data whose photo 4 is red all over, and settings that show photos as they are."""
+    data = write_data(folder / "data", val=0, test=0)
     bad = data / "train" / "train_3.png"
     with Picture.open(bad) as picture:
         photo = np.array(picture)
     photo[..., 0] = 255
     Picture.fromarray(photo).save(bad)
+    return data, bad, QUICK | {"flip": False, "turn": False, "scale_jitter": 1.0, "colour_jitter": 0.0}
+
+
+def poison(monkeypatch, is_bad):
+    """Make the mask loss of some photos not a number."""
     plain = MaskRCNN.losses
 
     def losses(self, images, targets):
         found = plain(self, images, targets)
-        if any(image[0].float().mean() > 170 for image in images):
+        if any(is_bad(image) for image in images):
             found["mask"] = found["mask"] * float("nan")
         return found
 
     monkeypatch.setattr(MaskRCNN, "losses", losses)
-    plainly = {"flip": False, "turn": False, "scale_jitter": 1.0, "colour_jitter": 0.0}
-    found = message(data, tmp_path / "run", **(QUICK | plainly))
+
+
+def test_a_photo_whose_loss_is_not_finite_is_named_and_left_out_and_the_rate_lowered(tmp_path, monkeypatch):
+    data, bad, settings = plain_world(tmp_path)
+    poison(monkeypatch, lambda image: image[0].float().mean() > 170)
+    said = []
+    run = train(data, tmp_path / "run", say=said.append, **(settings | {"log_every": 1}))
+    assert (run.state, run.step) == ("finished", 6)
     truth = Dataset.read_split(data, "train")
     ids = ", ".join(str(a.id) for a in truth.annotations() if a.image_id == 4)
-    lines = found.splitlines()
-    assert lines[0] in {f"a loss is not finite at step {n}: training cannot go on" for n in (1, 2, 3)}
-    assert lines[1:] == [
-        f"  {bad} (mask; annotations {ids})",
-        "fix: look at these photos and masks; if they are sound, use a lower rate: --learning-rate 0.0003",
-    ]
+    at = next(i for i, text in enumerate(said) if "is not finite" in text)
+    assert said[at] in {
+        f"warning: a loss is not finite at step {n}: back to step 0, without these photos and at 50% of the learning"
+        " rate (1 of 2 times)"
+        for n in (1, 2, 3)
+    }
+    assert said[at + 1] == f"  left out: {bad} (mask; annotations {ids})"
+    lines = log_of(tmp_path / "run")
+    events = [line for line in lines if line["kind"] == "event"]
+    assert [(e["what"], e["step"], e["text"]) for e in events] == [("rewind", 0, said[at]), ("rewind", 0, said[at + 1])]
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert max(line["lr"] for line in steps) <= settings["learning_rate"] / 2
+
+
+def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cause(tmp_path, monkeypatch):
+    data, _, settings = plain_world(tmp_path)
+    poison(monkeypatch, lambda image: True)
+    found = message(data, tmp_path / "run", **settings).splitlines()
+    assert found[0] == "a loss is not finite for the third time, at step 1: training cannot go on"
+    assert all(" (mask; annotations " in line for line in found[1:3])
+    assert [line.split(":")[0] for line in found[3:6]] == ["  before that"] * 3
+    assert found[-1] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
+    assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
 def test_two_processes_train_together(tmp_path, capfd):
@@ -397,3 +443,123 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
         train(copy, copy, overwrite=True, steps=1)
     assert "the output must not be the input or hold it: replacing it would delete the input" in str(raised.value)
     assert (copy / "annotations" / "instances_train.json").is_file()
+
+
+# Averages, stopping, minutes
+
+
+def test_the_average_of_the_weights_is_saved_and_survives_an_interruption(data, finished, tmp_path, monkeypatch):
+    settings = QUICK | {"ema": 0.9, "steps": 4, "validations": 1}
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    train(data, whole, **settings)
+    calls, plain = itertools.count(1), MaskRCNN.losses
+
+    def press_in_step_two(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, images, targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskRCNN, "losses", press_in_step_two)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, halved, **settings)
+    train(data, halved, resume=True)
+    for name in (BEST, LAST):
+        assert (halved / name).read_bytes() == (whole / name).read_bytes()
+    kept, saved = load_file(whole / RESUME), load_file(whole / LAST)
+    name = "mask_head.logit.weight"
+    assert torch.equal(saved[name], kept[f"average.{name}"])
+    assert not torch.equal(saved[name], kept[f"model.{name}"])
+    assert not any(key.startswith("average.") for key in load_file(finished / RESUME))
+
+
+def scored(monkeypatch, aps):
+    """Let the validations have these segm APs, whatever is found."""
+    module, left = sys.modules["maskwright.validation"], iter(aps)
+    plain = module.evaluate
+
+    def evaluate(*args, **more):
+        result = plain(*args, **more)
+        return dataclasses.replace(result, metrics={**result.metrics, "segm/AP": next(left)})
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+
+
+def test_the_best_weights_are_those_of_the_best_smoothed_ap(data, tmp_path, monkeypatch):
+    scored(monkeypatch, (0.2, 0.9, 0.7))
+    run = train(data, tmp_path / "run", **(QUICK | {"steps": 3, "validations": 3}))
+    assert run.best_step == 3  # 0.2, 0.55, 0.625: a lucky 0.9 does not win
+    assert run.metrics["segm/AP"] == 0.7
+
+
+def test_with_patience_a_training_stops_when_the_score_no_longer_rises(data, tmp_path, monkeypatch):
+    scored(monkeypatch, (0.5, 0.4, 0.3, 0.9, 0.9, 0.9))
+    said = []
+    run = train(data, tmp_path / "run", say=said.append, **(QUICK | {"steps": 6, "validations": 6, "patience": 2}))
+    assert (run.state, run.step, run.best_step) == ("finished", 3, 1)
+    assert "stopped early at step 3: 2 validations without a better smoothed segm AP than 0.500" in said
+    assert [line["what"] for line in log_of(tmp_path / "run") if line["kind"] == "event"] == ["stop"]
+
+
+def test_minutes_hold_the_last_validation_and_the_last_checkpoint(data, tmp_path, monkeypatch):
+    module = sys.modules["maskwright.train"]
+    plain_validate, plain_save = module.validate, module.save_checkpoint
+    monkeypatch.setattr(module, "validate", lambda *args: (time.sleep(1.2), plain_validate(*args))[1])
+    monkeypatch.setattr(module, "save_checkpoint", lambda *args: (time.sleep(0.8), plain_save(*args))[1])
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 2.0)
+    began = time.time()
+    train(data, tmp_path / "run", **(QUICK | {"steps": None, "minutes": 0.12, "preflight": False, "validations": 2}))
+    took = time.time() - began
+    assert 7.2 * 0.6 < took < 7.2 + 1.2  # the last validation and checkpoint alone take 2 s and more
+
+
+# Photos that are gone
+
+
+def test_a_photo_that_cannot_be_read_half_way_is_named_and_the_training_goes_on(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = copy / "train" / "train_2.png"
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, _threads: gone.unlink())
+    said = []
+    run = train(copy, tmp_path / "run", say=said.append, **(QUICK | {"validations": 1}))
+    assert (run.state, run.step) == ("finished", 6)
+    assert [text for text in said if "cannot be read" in text] == [
+        "warning: a photo cannot be read any more and is left out from now on (1 of 6 so far):"
+        f" {gone} cannot be opened (No such file or directory)"
+    ]
+
+
+def test_more_than_a_few_photos_that_are_gone_end_the_training(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = [copy / "train" / f"train_{i}.png" for i in (1, 4)]
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, _threads: [path.unlink() for path in gone])
+    found = message(copy, tmp_path / "run", **QUICK).splitlines()
+    assert found[0] == "too many photos cannot be read: 2 of 6"
+    assert sorted(line.split(" cannot")[0] for line in found[1:3]) == [f"  {path}" for path in gone]
+    assert found[-1] == "fix: give them back (is a disk or a network folder gone?) and go on: --resume"
+
+
+def test_a_validation_photo_that_is_gone_is_left_out(data, tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = copy / "val" / "val_1.png"
+    plain = Photos.fill_cache
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, threads: (gone.unlink(), plain(self, threads)))
+    said = []
+    run = train(copy, tmp_path / "run", say=said.append, **(QUICK | {"steps": 1, "validations": 1}))
+    assert run.state == "finished"
+    assert run.metrics is not None
+    assert (
+        f"warning: a validation photo cannot be read and is left out from now on: {gone} cannot be opened"
+        " (No such file or directory)"
+    ) in said
+
+
+def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(data, finished):
+    made = train(data, finished, resume=True, dry_run=True, devices=2, micro_batch=1, log_every=5)
+    assert (made.settings.devices, made.settings.micro_batch, made.settings.batch_size) == (2, 1, 2)
+    assert made.reasons["devices"].why == "since it goes on; it began with 1"
+    found = message(data, finished, resume=True, devices=3)
+    assert found == ("every device must get a photo\n  a batch of 2 photos over 3 devices\nfix: --devices 2, or fewer")

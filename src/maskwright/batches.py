@@ -35,6 +35,9 @@ MEAN_FILL = (124, 116, 104)
 MULTIPLE = 32
 """Heights and widths that the network sees are multiples of its coarsest stride."""
 
+UNREADABLE_SHARE = 0.05
+"""Of the photos, so many (and one in any case) may turn out unreadable in the middle of a training."""
+
 LEAST_PIXELS = 12
 """An object with fewer pixels on the network's canvas is left out: background to the network."""
 
@@ -83,6 +86,7 @@ class Sample:
         masks: `(N, H, W)` uint8 0/1.
         photo: Position in `Dataset.images`.
         objects: `(N,)` positions of the objects in the dataset's columns.
+        seed: Of the random choices that the network makes about it.
     """
 
     image: Tensor
@@ -91,6 +95,7 @@ class Sample:
     masks: Tensor
     photo: int
     objects: tuple[int, ...]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,18 @@ class Batch:
         targets: As `maskwright.models.maskrcnn.Target`, one per photo.
         photos: Positions in `Dataset.images`.
         objects: Per photo, positions of its objects in the dataset's columns.
+        seeds: Per photo, of the random choices that the network makes about it.
     """
 
     images: Tensor
     targets: list[dict[str, Tensor]]
     photos: tuple[int, ...]
     objects: tuple[tuple[int, ...], ...]
+    seeds: tuple[int, ...] = ()
+
+
+class UnreadablePhotoError(UserError):
+    """A photo cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,10 @@ class Photos:
         memory_mb: How much decoded photos may take; those beyond are decoded anew each time.
         sides: If given, every photo keeps its shape, scaled by `kept_shape`, in the upper left corner of a frame of
             its own, padded to multiples of 32; the canvas is not used then.
+
+    Attributes:
+        left_out: Photos (positions) that `make_batch` takes others for.
+        unreadable: Of these, those that could not be read, and why.
 
     Raises:
         UserError: From `sample`, if a photo cannot be read; it names the file.
@@ -158,6 +173,8 @@ class Photos:
         self.cache_side = round((max(canvas) if sides is None else sides[1]) * self.room_to_zoom)
         self.room = int(memory_mb * 1e6 / (self.cache_side**2 * 3))
         self.cache: dict[int, _Cached] = {}
+        self.left_out: set[int] = set()
+        self.unreadable: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.dataset.images)
@@ -175,7 +192,7 @@ class Photos:
         try:
             pixels = read_photo(path)
         except UnreadableImage as error:
-            raise UserError(
+            raise UnreadablePhotoError(
                 "a photo cannot be read", [f"{path} {error}"], "replace or remove it, then prepare again"
             ) from None
         if pixels.shape[:2] != image.size:
@@ -262,6 +279,7 @@ class Photos:
             masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
             photo=index,
             objects=tuple(objects),
+            seed=int(np.random.SeedSequence((self.seed, step, slot, 10**6)).generate_state(1, np.uint64)[0] >> 1),
         )
 
     def _map(
@@ -416,6 +434,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         targets=[{"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples],
         photos=tuple(s.photo for s in samples),
         objects=tuple(s.objects for s in samples),
+        seeds=tuple(s.seed for s in samples),
     )
 
 
@@ -446,7 +465,32 @@ def make_batch(photos: Photos, step: int, batch_size: int, rank: int = 0, world:
         # The whole batch turns together, so that wide photos stay on a canvas of their shape, without padding.
         quarter = int(np.random.default_rng((photos.seed, step, 10**6)).integers(4))
     share = range(rank * batch_size // world, (rank + 1) * batch_size // world)
-    return collate([photos.sample(chosen[slot], step, slot, quarter) for slot in share])
+    return collate([_readable(photos, chosen[slot], step, slot, quarter) for slot in share])
+
+
+def _readable(photos: Photos, index: int, step: int, slot: int, quarter: int) -> Sample:
+    """Make a sample of a photo; of the next one, if it is left out or proves unreadable.
+
+    Raises:
+        UserError: If more than `UNREADABLE_SHARE` of the photos cannot be read, naming them.
+    """
+    for _ in range(len(photos)):
+        if index not in photos.left_out:
+            try:
+                return photos.sample(index, step, slot, quarter)
+            except UnreadablePhotoError as error:
+                photos.left_out.add(index)
+                photos.unreadable[index] = error.problems[0].where[0]
+                if len(photos.unreadable) > max(1, UNREADABLE_SHARE * len(photos)):
+                    raise UserError(
+                        f"too many photos cannot be read: {len(photos.unreadable)} of {len(photos)}",
+                        list(photos.unreadable.values()),
+                        "give them back (is a disk or a network folder gone?) and go on: --resume",
+                    ) from None
+        index = (index + 1) % len(photos)
+    raise UserError(
+        "no photo is left to train on: all are left out", [str(photos.dataset.folder)], "look at the photos"
+    )
 
 
 def prefetch(make: Callable[[int], Batch], start: int, ahead: int = 2) -> Generator[Batch]:

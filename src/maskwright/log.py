@@ -12,30 +12,63 @@ from typing import Any
 
 import torch
 
+from maskwright.files import atomic_file
+from maskwright.trackers import Tracker
+
 
 class Log:
-    """`log.jsonl` and TensorBoard; lines after `step` are dropped, for a resumed training writes them again."""
+    """`log.jsonl`, TensorBoard and a tracker.
 
-    def __init__(self, folder: Path, step: int, active: bool) -> None:
-        self.path, self.folder, self.active = folder / "log.jsonl", folder, active
+    Args:
+        folder: The run's.
+        step: Where the training stands; later lines are dropped, for a resumed training writes them again.
+        active: Whether this process writes.
+        tracker: Where else the numbers go.
+    """
+
+    def __init__(self, folder: Path, step: int, active: bool, tracker: Tracker | None = None) -> None:
+        self.path, self.folder, self.active, self.tracker = folder / "log.jsonl", folder, active, tracker
+        self.since = step
         if active and self.path.is_file():
-            # A line without an end was being written when the machine went down.
-            lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(kept))
+            self._drop(step)
+
+    def _drop(self, step: int) -> None:
+        # A line without an end was being written when the machine went down.
+        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        with atomic_file(self.path) as handle:
+            handle.write("".join(kept).encode())
 
     def __enter__(self) -> Log:
         if self.active:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.folder / "tensorboard"))
-            self.file = self.path.open("a", encoding="utf-8")
+            self._open()
         return self
+
+    def _open(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What an earlier process has drawn beyond this step is not shown.
+        purge = self.since + 1 if self.since else None
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        self.file = self.path.open("a", encoding="utf-8")
 
     def __exit__(self, *_: object) -> None:
         if self.active:
-            self.file.close()
-            self.board.close()
+            self._close()
+            if self.tracker is not None:
+                self.tracker.close()
+
+    def _close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+    def rewind(self, step: int) -> None:
+        """Drop what was written after a step."""
+        if self.active:
+            self._close()
+            self._drop(step)
+            self.since = step
+            self._open()
 
     def write(self, entry: dict[str, Any]) -> None:
         """Add one line, at once readable by others."""
@@ -43,15 +76,19 @@ class Log:
             return
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
+        if entry["kind"] == "event":
+            return
         step = entry["step"]
         if entry["kind"] == "validation":
             scalars = {f"val/{k}": v for k, v in entry["metrics"].items() if v is not None}
         else:
             scalars = {f"loss/{k}": v for k, v in entry["losses"].items()}
             scalars |= {"loss/total": entry["total"], "lr": entry["lr"], "box_accuracy": entry["box_accuracy"]}
-            scalars |= {"time_s": entry["time_s"], "memory_mb": entry["memory_mb"]}
+            scalars |= {"time_s": entry["time_s"], "memory_mb": entry["memory_mb"], "grad_norm": entry["grad_norm"]}
         for name, value in scalars.items():
             self.board.add_scalar(name, value, step)
+        if self.tracker is not None:
+            self.tracker.log(scalars, step)
 
 
 @contextmanager

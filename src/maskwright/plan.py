@@ -55,6 +55,7 @@ class Machine:
         cores: CPU cores that this process may use.
         memory_mb: Main memory.
         bf16: Whether the device computes bf16 natively (a CPU without it is ten times slower in bf16 than in 32 bits).
+        started: How many processes others (torchrun, SLURM, Ray) have started to train together; 0: none.
     """
 
     device: Literal["cpu", "cuda"]
@@ -63,6 +64,7 @@ class Machine:
     cores: int
     memory_mb: int
     bf16: bool
+    started: int = 0
 
 
 class _Frozen(BaseModel):
@@ -218,7 +220,10 @@ class _Planner:
         self.set(
             "seed", 0, "the same seed on the same machine gives the same weights (with a budget in steps)", default
         )
-        devices = self.set("devices", 1 if cpu else self.machine.count, f"{self.machine.name}")
+        if self.machine.started:
+            devices = self.set("devices", self.machine.started, "so many processes were started to train together")
+        else:
+            devices = self.set("devices", 1 if cpu else self.machine.count, f"{self.machine.name}")
         batch = self.set("batch_size", *self._batch_size(devices))
         if batch % devices:
             raise UserError(
@@ -247,6 +252,11 @@ class _Planner:
         self.set("workers", self.machine.cores, f"{self.machine.cores} cores")
         self.set("validations", 4, "often enough to see a curve, seldom enough to cost little", default)
         self.set("log_every", 10, "a line every few seconds", default)
+        self.set("micro_batch", math.ceil(batch / devices), "all of a device's share; halved if memory is short")
+        self.set("ema", 0.0, "the weights themselves are the result", default)
+        self.set("patience", 0, "the learning rate falls to the end of the budget, which a stop would cut off", default)
+        self.set("tracker", "none", "log.jsonl and TensorBoard have it all", default)
+        self.set("on", "here", "on this machine", default)
         anchors = self._anchors(side)
         room = self._detections()
         memory = self.machine.memory_mb // 4

@@ -175,6 +175,19 @@ class TrainSettings(Settings):
     validations: int | None = Field(None, gt=0, description="How many times the validation photos are scored.")
     log_every: int | None = Field(None, gt=0, description="Steps between log lines.")
     seed: int | None = Field(None, ge=0, description="Seed of every random choice.")
+    micro_batch: int | None = Field(
+        None, gt=0, description="Photos that a device takes at once; the step is still that of the whole batch."
+    )
+    ema: float | None = Field(
+        None, ge=0, le=1, description="Decay of the moving average of the weights, which is then the result; 0: none."
+    )
+    patience: int | None = Field(
+        None, ge=0, description="Stop after so many validations without a better smoothed AP; 0: never."
+    )
+    tracker: Literal["none", "mlflow", "wandb"] | None = Field(
+        None, description="Where the numbers go beside log.jsonl and TensorBoard."
+    )
+    on: Where | None = Field(None, description="Where the work is done: on this machine, or on a Ray cluster.")
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import (
     FeaturePyramidNetwork,
     batched_nms,
@@ -35,8 +35,10 @@ from torchvision.ops import (
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from maskwright.models.backbones import Backbone, BackboneSpec
+from maskwright.models.proposals import Proposals
 from maskwright.models.rois import pool_rois
 from maskwright.models.weights import load_imagenet
+from maskwright.models.whole import permutation, totals
 
 Target = dict[str, Tensor]
 """`boxes` `(N, 4)` float `x1 y1 x2 y2`; `labels` `(N,)` int64, 1..C; `masks` `(N, H, W)` uint8 0/1."""
@@ -167,7 +169,7 @@ class MaskRCNN(nn.Module):
         self.semantic = nn.Conv2d(spec.fine_channels, spec.categories, 1)
         nn.init.constant_(cast(Tensor, self.semantic.bias), -2.0)  # most pixels are background
         anchors = AnchorGenerator(spec.anchor_sizes, (spec.aspect_ratios,) * len(spec.anchor_sizes))
-        self.rpn = RegionProposalNetwork(
+        self.rpn = Proposals(
             anchors,
             RPNHead(c, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.6,
@@ -194,14 +196,16 @@ class MaskRCNN(nn.Module):
         return cast("OrderedDict[str, Tensor]", pyramid)
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the losses of a batch, and `box_accuracy` (a share, not a loss, detached).
+        """Return the losses of a batch, and what tells how it goes, detached.
 
         Args:
             images: `(N, 3, H, W)`, RGB, 0..255, any dtype; H and W multiples of 32.
             targets: One per photo; a photo may have no object.
 
         Returns:
-            Scalars `objectness`, `rpn_box`, `classifier`, `box`, `mask` and `box_accuracy`.
+            Scalars: the losses `objectness`, `rpn_box`, `classifier`, `box`, `mask` and `semantic`; `box_accuracy`, the
+            share of boxes whose category is found, background included; `category_accuracy`, the same of boxes on
+            objects when background is no choice; `positives`, boxes on objects per photo.
         """
         images = images.float()
         features = self.features(images)
@@ -209,26 +213,26 @@ class MaskRCNN(nn.Module):
         shapes = [(height, width)] * len(targets)
         levels = {k: v for k, v in features.items() if k not in {"4", "semantic"}}
         proposals, rpn = self.rpn(ImageList(images, shapes), levels, list(targets))
-        results = {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"]}
-        classifier = box = features["8"].new_zeros(())
-        correct, counted = 0, 0
+        count = images.new_tensor
+        sums = {"photos": count(float(len(targets)))}
+        sums |= {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"], "anchors": rpn["anchors"]}
         boxes = [torch.cat([p.detach(), t["boxes"].to(p.dtype)]) for p, t in zip(proposals, targets, strict=True)]
         mask_rois: list[Tensor] = []
         mask_matches: list[Tensor] = []
         for stage, head in enumerate(self.box_heads):
             rois, labels, matches = [], [], []
-            for proposal, target in zip(boxes, targets, strict=True):
-                roi, label, match = self._assign(proposal, target, stage)
+            for photo, (proposal, target) in enumerate(zip(boxes, targets, strict=True)):
+                roi, label, match = self._assign(proposal, target, stage, photo)
                 rois.append(roi)
                 labels.append(label)
                 matches.append(match)
             scores, deltas = head(pool_rois(features, BOX_STRIDES, rois, 7, cells=BOX_CELLS))
             label = torch.cat(labels)
             flat = torch.cat(rois)
-            weight = 1.0 / len(self.box_heads)
-            classifier = classifier + weight * functional.cross_entropy(scores, label)
             refined = decode(deltas, flat, stage)
             positive = label > 0
+            sums[f"classifier {stage}"] = functional.cross_entropy(scores, label, reduction="sum")
+            sums[f"boxes {stage}"] = count(float(len(label)))
             if positive.any():
                 truth = torch.cat([t["boxes"][m] for t, m in zip(targets, matches, strict=True) if len(t["boxes"])])
                 # matches of photos without objects are dropped with their rows, which are never positive
@@ -240,18 +244,15 @@ class MaskRCNN(nn.Module):
                 )
                 rows = torch.zeros(len(label), 4, dtype=flat.dtype, device=flat.device)
                 rows[has] = truth.to(flat.dtype)
-                box = (
-                    box
-                    + weight
-                    * generalized_box_iou_loss(refined[positive].float(), rows[positive], reduction="sum")
-                    / max(len(label), 1)
-                    * 4
+                sums[f"box {stage}"] = generalized_box_iou_loss(
+                    refined[positive].float(), rows[positive], reduction="sum"
                 )
             else:
-                box = box + deltas.sum() * 0
+                sums[f"box {stage}"] = deltas.sum() * 0
             if stage == 0:
-                correct = int((scores.argmax(1) == label).sum())
-                counted = len(label)
+                sums["correct"] = (scores.argmax(1) == label).sum().float()
+                sums["positives"] = positive.sum().float()
+                sums["told apart"] = (scores[positive, 1:].argmax(1) + 1 == label[positive]).sum().float()
                 for roi, lab, match, target in zip(rois, labels, matches, targets, strict=True):
                     # Many boxes around one object teach its mask little more than a few do.
                     most = min(self.spec.mask_rois_per_photo, max(8, 2 * len(target["boxes"])))
@@ -263,14 +264,30 @@ class MaskRCNN(nn.Module):
                 torch.cat([clip_boxes_to_image(b, (height, width)), t["boxes"].to(b.dtype)])
                 for b, t in zip(torch.split(refined.detach(), counts), targets, strict=True)
             ]
-        results["classifier"] = classifier
-        results["box"] = box
-        results["mask"] = self._mask_loss(features, mask_rois, mask_matches, targets)
-        results["semantic"] = self._semantic_loss(features["semantic"], targets)
-        results["box_accuracy"] = torch.tensor(correct / max(counted, 1))
+        sums |= self._mask_sums(features, mask_rois, mask_matches, targets)
+        sums |= self._semantic_sums(features["semantic"], targets)
+        return self._losses(totals(sums))
+
+    def _losses(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make means of sums over the whole batch."""
+        stages = range(len(self.box_heads))
+        number = [sums[f"boxes {stage}"].clamp(min=1) for stage in stages]
+        dice = 1 - (2 * sums["semantic overlap"] + 1) / (sums["semantic size"] + 1)
+        results = {
+            "objectness": sums["objectness"] / sums["anchors"],
+            "rpn_box": sums["rpn_box"] / sums["anchors"],
+            "classifier": sum((sums[f"classifier {s}"] / number[s] for s in stages), sums["photos"] * 0) / len(stages),
+            "box": sum((sums[f"box {s}"] / number[s] for s in stages), sums["photos"] * 0) / len(stages) * 4,
+            "mask": sums["mask"] / sums["mask cells"].clamp(min=1)
+            + 0.5 * sums["mask dice"] / sums["masks"].clamp(min=1),
+            "semantic": sums["semantic"] / sums["semantic cells"] + 0.5 * dice.mean(),
+        }
+        results["box_accuracy"] = (sums["correct"] / number[0]).detach()
+        results["category_accuracy"] = (sums["told apart"] / sums["positives"].clamp(min=1)).detach()
+        results["positives"] = (sums["positives"] / sums["photos"]).detach()
         return results
 
-    def _assign(self, proposals: Tensor, target: Target, stage: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _assign(self, proposals: Tensor, target: Target, stage: int, photo: int) -> tuple[Tensor, Tensor, Tensor]:
         """Choose boxes to learn from: `(boxes (R, 4), labels (R,) with 0 background, matched object (R,))`."""
         # A photo with one object has few boxes worth learning from; the rest would be background over and over.
         total = min(self.spec.rois_per_photo, 32 + 4 * len(target["boxes"]))
@@ -284,14 +301,14 @@ class MaskRCNN(nn.Module):
         positive = torch.nonzero(overlap >= POSITIVE_IOU[stage])[:, 0]
         negative = torch.nonzero(overlap < POSITIVE_IOU[stage])[:, 0]
         most = total // 3
-        positive = positive[torch.randperm(len(positive), device=positive.device)[:most]]
-        negative = negative[torch.randperm(len(negative), device=negative.device)[: total - len(positive)]]
+        positive = positive[permutation(len(positive), photo, positive.device)[:most]]
+        negative = negative[permutation(len(negative), photo, negative.device)[: total - len(positive)]]
         chosen = torch.cat([positive, negative])
         labels = target["labels"][match[chosen]].clone()
         labels[len(positive) :] = 0
         return proposals[chosen], labels, match[chosen]
 
-    def _semantic_loss(self, logits: Tensor, targets: Sequence[Target]) -> Tensor:
+    def _semantic_sums(self, logits: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Teach the finest map to tell categories apart, pixel by pixel."""
         logits = logits.float()
         goal = torch.zeros_like(logits)
@@ -299,7 +316,10 @@ class MaskRCNN(nn.Module):
             for label in sorted(set(target["labels"].tolist())):
                 union = target["masks"][target["labels"] == label].amax(0)
                 goal[i, label - 1] = functional.avg_pool2d(union[None].float(), 4)[0]
-        return outline_loss(logits, goal, (0, 2, 3))
+        # One Dice ratio per category for the whole batch: its sums are added up before they are divided.
+        cross, overlap, size = outline_sums(logits, goal, (0, 2, 3))
+        cells = logits.new_tensor(float(logits.numel()))
+        return {"semantic": cross, "semantic cells": cells, "semantic overlap": overlap, "semantic size": size}
 
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
@@ -307,17 +327,19 @@ class MaskRCNN(nn.Module):
         fine = pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0, sampling=1)
         return cast(Tensor, self.mask_head(coarse, fine))
 
-    def _mask_loss(
+    def _mask_sums(
         self,
         features: dict[str, Tensor],
         rois: list[Tensor],
         matches: list[Tensor],
         targets: Sequence[Target],
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         if sum(len(r) for r in rois) == 0:
             # Zero, yet joined to all that makes masks: among several processes each waits for every gradient.
             unused = sum(p.sum() * 0 for p in self.mask_head.parameters())
-            return unused + features["4"].sum() * 0
+            none = features["4"].new_zeros(())
+            nothing = {"mask cells": none, "mask dice": none, "masks": none}
+            return {"mask": unused + features["4"].sum() * 0, **nothing}
         windows = [grow(r, WINDOW) for r in rois]
         logits = self._mask_logits(features, windows)
         side = logits.shape[-1]
@@ -330,7 +352,15 @@ class MaskRCNN(nn.Module):
                 )
                 truth.append(crop[:, 0])
         # The share of each cell that is object, not a yes or no: it places the edge within the cell.
-        return outline_loss(logits.float(), torch.cat(truth).float(), (1, 2))
+        cross, overlap, size = outline_sums(logits.float(), torch.cat(truth).float(), (1, 2))
+        dice = (1 - (2 * overlap + 1) / (size + 1)).sum()
+        count = logits.new_tensor
+        return {
+            "mask": cross,
+            "mask cells": count(float(logits.numel())),
+            "mask dice": dice,
+            "masks": count(float(len(logits))),
+        }
 
     def detect(self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = 0.02) -> list[Detection]:
         """Find objects.
@@ -376,21 +406,23 @@ class MaskRCNN(nn.Module):
         return results
 
 
-def outline_loss(logits: Tensor, goal: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Return cross-entropy plus half the Dice loss (Milletari et al. 2016).
+def outline_sums(logits: Tensor, goal: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what cross-entropy and the Dice loss (Milletari et al. 2016) are made of.
 
-    Cross-entropy alone is content to leave thin parts out, where it is unsure; Dice counts them against the object.
+    Their sum, Dice counting half, is the loss of an outline. Cross-entropy alone is content to leave thin parts out,
+    where it is unsure; Dice, `1 - (2 overlap + 1) / (size + 1)`, counts them against the object.
 
     Args:
         logits: Any shape.
         goal: The same shape, 0..1: the share of each cell that is object.
         dims: The dimensions that one Dice ratio is taken over.
+
+    Returns:
+        The sum of the cross-entropy; per ratio the overlap, and the sizes of both added up.
     """
     probability = logits.sigmoid()
-    overlap = 2 * (probability * goal).sum(dims) + 1
-    dice = 1 - overlap / ((probability + goal).sum(dims) + 1)
-    total: Tensor = functional.binary_cross_entropy_with_logits(logits, goal) + 0.5 * dice.mean()
-    return total
+    cross = functional.binary_cross_entropy_with_logits(logits, goal, reduction="sum")
+    return cross, (probability * goal).sum(dims), (probability + goal).sum(dims)
 
 
 def decode(deltas: Tensor, boxes: Tensor, stage: int) -> Tensor:

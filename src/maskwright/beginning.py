@@ -1,0 +1,162 @@
+"""How a training begins or goes on: the run folder, what it was begun with, and what may be another way now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from maskwright.dataset import SPLITS, Dataset, read_json
+from maskwright.errors import UserError
+from maskwright.files import atomic_folder, sha256, write_json
+from maskwright.models.start import beginning
+from maskwright.plan import Plan, Reason
+from maskwright.run import Run
+from maskwright.settings import TrainSettings
+
+MAY_CHANGE = ("devices", "on", "workers", "micro_batch", "tracker", "log_every", "preflight")
+"""Settings that say how a training is done and not what it learns; a resumed one may be given others."""
+
+
+def read_split(run: Run, split: str) -> Dataset:
+    """Read a split of a run's data.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = Dataset.read_split(Path(run.data), split)
+    if found is None:
+        raise UserError(f"the data has no {split} split", [run.data], "prepare the data again")
+    return found
+
+
+def plan_json(made: Plan) -> dict[str, Any]:
+    """Return a plan as `plan.json`: its `settings` are a settings file for another training."""
+    values = made.model_dump(mode="json")
+    values["settings"] = {k: v for k, v in values["settings"].items() if v is not None}
+    return values
+
+
+def new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> Run:
+    """Return the run of a plan; nothing is written."""
+    truth = Dataset.read_split(data, "train")
+    assert truth is not None  # check() has seen it
+    architecture = made.settings.architecture or "maskrcnn-nano"
+    sizes = {
+        "categories": len(truth.categories),
+        "anchor_sizes": made.anchor_sizes,
+        "detections_per_photo": made.detections_per_photo,
+        **beginning(architecture, made.settings.backbone, made.settings.weights or "imagenet"),
+    }
+    return Run(
+        path=out,
+        architecture=architecture,
+        sizes=sizes,
+        categories=truth.categories,
+        side=made.settings.side or 384,
+        short_side=made.settings.short_side,
+        data=str(data.resolve()),
+        fingerprint=fingerprint,
+    )
+
+
+def write_beginning(run: Run, made: Plan, facts: Mapping[str, Any], tested: Mapping[str, Any] | None) -> None:
+    """Make the run folder, whole or not at all: from the moment that it is there, the training can be gone on with.
+
+    Args:
+        run: The run; a folder or file in its place is replaced.
+        made: The plan.
+        facts: Of the data, as JSON.
+        tested: What the pre-flight found, as JSON; `None` if there was none.
+    """
+    if run.path.is_file() or run.path.is_symlink():
+        run.path.unlink()
+    with atomic_folder(run.path, overwrite=True) as folder:
+        write_json(folder / "plan.json", plan_json(made))
+        write_json(folder / "facts.json", dict(facts))
+        if tested is not None:
+            write_json(folder / "preflight.json", dict(tested))
+        write_json(folder / "run.json", run.json())
+
+
+def fingerprint_of(data: Path) -> dict[str, str]:
+    """Return what tells one training set from another: per split a hash of its annotation file and its photos' sizes.
+
+    Sizes in bytes stand for the photos' content: a photo that was replaced nearly always has another one, and reading a
+    million photos to make sure would delay every start by hours.
+    """
+    found = {}
+    for split in SPLITS:
+        path = data / "annotations" / f"instances_{split}.json"
+        if split == "test" or not path.is_file():
+            continue
+        digest = hashlib.sha256(sha256(path).encode())
+        for photo in sorted((data / split).rglob("*")):
+            if photo.is_file():
+                digest.update(f"{photo.relative_to(data).as_posix()} {photo.stat().st_size}\n".encode())
+        found[split] = digest.hexdigest()
+    return found
+
+
+def resumable(out: Path) -> bool:
+    """Tell whether a folder holds a training that can go on, if only from its first step."""
+    return (out / "run.json").is_file() and (out / "plan.json").is_file()
+
+
+def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], devices: int) -> Plan:
+    """Return the plan that a run began with, with those of `MAY_CHANGE` that were given now.
+
+    Args:
+        out: The run folder.
+        data: The data folder as it was given now.
+        said: What was said now.
+        fingerprint: Of the data as it is now.
+        devices: How many processes others have started; 0: none, and the plan's are to be started.
+
+    Raises:
+        UserError: If the data or a given setting is not what the run began with: the result would be neither training.
+    """
+    run = Run.read(out)
+    try:
+        made = Plan.model_validate(read_json(out / "plan.json"))
+    except ValidationError as error:
+        wrong = [f"{out / 'plan.json'}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UserError("plan.json is damaged", wrong, "start anew: --overwrite") from None
+    began = made.settings.model_dump()
+    now = said.model_dump(exclude_none=True)
+    other = [
+        f"{name} is {value!r} now, the run began with {began[name]!r}"
+        for name, value in now.items()
+        if began[name] != value and name not in MAY_CHANGE
+    ]
+    if other:
+        raise UserError(
+            "a run goes on with the settings that it began with", other, "leave them out, or start anew: --overwrite"
+        )
+    changed = [
+        f"{data}: the {split} split"
+        for split in fingerprint
+        if fingerprint[split] != (run.fingerprint or {}).get(split)
+    ]
+    if changed or set(fingerprint) != set(run.fingerprint or {}):
+        raise UserError(
+            "a run goes on with the data that it began with",
+            changed or [f"{data}: splits {sorted(fingerprint)}, began with {sorted(run.fingerprint or {})}"],
+            "give the old data back, or start anew: --overwrite",
+        )
+    if devices and "devices" not in now:
+        now["devices"] = devices
+    given = {name: now[name] for name in MAY_CHANGE if name in now and now[name] != began[name]}
+    if given.get("devices", 0) > (made.settings.batch_size or 1):
+        raise UserError(
+            "every device must get a photo",
+            [f"a batch of {made.settings.batch_size} photos over {given['devices']} devices"],
+            f"--devices {made.settings.batch_size}, or fewer",
+        )
+    reasons = {name: Reason(source="user", why=f"since it goes on; it began with {began[name]}") for name in given}
+    return made.model_copy(
+        update={"settings": made.settings.model_copy(update=given), "reasons": {**made.reasons, **reasons}}
+    )

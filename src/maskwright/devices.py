@@ -1,0 +1,109 @@
+"""On what a training runs: this machine, the processes that train together, and who started them.
+
+Processes are started by us (`--devices 2`), by torchrun, by SLURM, or by Ray. Lightning Fabric is told the same in each
+case: how many processes per machine on how many machines. Whoever started them, each knows its place by environment
+variables before Fabric is there, which is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from maskwright.errors import UserError
+from maskwright.plan import Machine, Plan
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among those that were started together.
+
+    Args:
+        rank: From 0; the first one speaks and writes.
+        world: How many there are.
+        machines: On how many machines.
+        by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
+        again: Whether they were started again after a failure, or after the job was put back into the queue.
+    """
+
+    rank: int = 0
+    world: int = 1
+    machines: int = 1
+    by: str = ""
+    again: bool = False
+
+    @property
+    def first(self) -> bool:
+        """Tell whether this process speaks and writes."""
+        return self.rank == 0
+
+
+def place() -> Place:
+    """Read this process's place from its environment (Ray's workers are given what torchrun gives)."""
+    have = os.environ
+    if "TORCHELASTIC_RUN_ID" in have:
+        return Place(
+            rank=int(have["RANK"]),
+            world=int(have["WORLD_SIZE"]),
+            machines=int(have.get("GROUP_WORLD_SIZE", "1")),
+            by="torchrun",
+            again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
+        )
+    # In a shell of its own (salloc) SLURM sets the same variables; Fabric tells by the job's name, as we do.
+    if "SLURM_NTASKS" in have and have.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
+        return Place(
+            rank=int(have.get("SLURM_PROCID", "0")),
+            world=int(have["SLURM_NTASKS"]),
+            machines=int(have.get("SLURM_NNODES", "1")),
+            by="SLURM",
+            again=int(have.get("SLURM_RESTART_COUNT", "0")) > 0,
+        )
+    return Place()
+
+
+def this_machine() -> Machine:
+    """Look at what there is to train on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = place()
+    started = here.world if here.by else 0
+    if torch.cuda.is_available():
+        return Machine(
+            "cuda",
+            torch.cuda.device_count(),
+            torch.cuda.get_device_name(),
+            cores,
+            memory,
+            torch.cuda.is_bf16_supported(),
+            started,
+        )
+    bf16 = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started)
+
+
+def make_fabric(made: Plan, machine: Machine) -> Fabric:
+    """Return the Fabric of a plan; with several processes, `launch` starts them unless they are there.
+
+    Raises:
+        UserError: If others have started another number of processes than the plan has.
+    """
+    devices, here = made.settings.devices or 1, place()
+    if here.by and here.world != devices:
+        raise UserError(
+            "as many processes must train together as the plan has",
+            [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
+            f"leave --devices out, or: --devices {here.world}",
+        )
+    strategy = "auto" if devices == 1 else "ddp" if here.by else "ddp_spawn"
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[made.settings.precision or "32"]
+    return Fabric(
+        accelerator="cuda" if machine.device == "cuda" else "cpu",
+        devices=devices // here.machines,
+        num_nodes=here.machines,
+        strategy=strategy,
+        precision=precision,
+    )

@@ -1,0 +1,94 @@
+"""How a training scores the validation photos, and what it makes of the scores: the best weights, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from torch import nn
+
+from maskwright.average import smoothed
+from maskwright.batches import UNREADABLE_SHARE
+from maskwright.checkpoint import Progress
+from maskwright.dataset import Dataset
+from maskwright.detections import detect_photos
+from maskwright.diagnosis import Cause, swapped_in_validation
+from maskwright.errors import UserError
+from maskwright.evaluate import Evaluation, evaluate
+from maskwright.files import UnreadableImage, read_photo
+from maskwright.models import Segmenter
+from maskwright.preflight import part_of
+from maskwright.run import Run
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a validation found.
+
+    Attributes:
+        result: The scores.
+        best: Whether these are the best weights so far.
+        ap: Segm AP, 0 where it is undefined.
+        smoothed: The same, smoothed over the validations.
+        cause: What is likely wrong, if anything is.
+    """
+
+    result: Evaluation
+    best: bool
+    ap: float
+    smoothed: float
+    cause: Cause | None
+
+
+def validate(network: nn.Module, val: Dataset, run: Run, at: Progress) -> Validated:
+    """Score a network on the validation photos.
+
+    Args:
+        network: In evaluation mode.
+        val: The validation split.
+        run: Which the network is of: sides of its input, categories.
+        at: Where the training stands; not changed.
+
+    Raises:
+        UserError: If a photo cannot be read.
+    """
+    photos = [(image, val.photo_path(image)) for image in val.images]
+    found = detect_photos(cast(Segmenter, network), photos, run.side, run.categories, short_side=run.short_side)
+    result = evaluate(val, found, bootstrap=0)
+    defined = result.metrics["segm/AP"]
+    ap = defined if defined is not None else 0.0
+    now = smoothed(at.smoothed_ap, ap)
+    return Validated(result, now > at.best_ap, ap, now, swapped_in_validation(val, found, run.categories))
+
+
+def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
+    """Return the validation split without the photos that cannot be read any more, naming them.
+
+    Args:
+        val: The split.
+        tell: Told which are left out, once the count is known.
+
+    Raises:
+        UserError: If they are more than the limit, or no photo is left.
+    """
+    wrong: list[str] = []
+    good: list[int] = []
+    for index, image in enumerate(val.images):
+        try:
+            read_photo(val.photo_path(image))
+            good.append(index)
+        except UnreadableImage as error:
+            wrong.append(f"{val.photo_path(image)} {error}")
+    if not wrong:
+        return val
+    if len(wrong) > max(1, UNREADABLE_SHARE * len(val.images)) or not len(np.unique(val.image_index)):
+        raise UserError(
+            f"too many validation photos cannot be read: {len(wrong)} of {len(val.images)}",
+            wrong,
+            "give them back (is a disk or a network folder gone?) and go on: --resume",
+        )
+    for line in wrong:
+        tell(f"warning: a validation photo cannot be read and is left out from now on: {line}")
+    return part_of(val, good)

@@ -1,0 +1,61 @@
+"""Averages of weights and of scores."""
+
+import pytest
+import torch
+from torch import nn
+
+from maskwright.average import Average, smoothed
+
+
+def network():
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    made[0].bias.requires_grad_(False)
+    return made
+
+
+def test_the_average_follows_the_weights_by_its_decay():
+    made = network()
+    average = Average(made, 0.5)
+    wanted = made[0].weight.detach().clone()
+    for step in (1, 2, 30):
+        with torch.no_grad():
+            made[0].weight += step
+        decay = min(0.5, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * made[0].weight.detach()
+        average.update(step)
+    torch.testing.assert_close(average.tensors["0.weight"], wanted)
+    assert "0.bias" not in average.tensors  # not trained
+    assert set(average.tensors) == {"0.weight", "1.weight", "1.bias"}
+
+
+def test_in_its_place_the_network_is_the_average_and_afterwards_itself():
+    made = network()
+    average = Average(made, 0.9)
+    before = average.tensors["0.weight"].clone()
+    with torch.no_grad():
+        made[0].weight += 1
+    with average.in_place():
+        torch.testing.assert_close(made[0].weight.detach(), before)
+    torch.testing.assert_close(made[0].weight.detach(), before + 1)
+    average.restart()
+    torch.testing.assert_close(average.tensors["0.weight"], before + 1)
+
+
+def test_a_decay_of_zero_is_no_average():
+    made = network()
+    average = Average(made, 0.0)
+    average.update(1)
+    assert average.tensors == {}
+    with average.in_place():
+        pass
+
+
+def test_one_lucky_validation_is_not_the_best():
+    best, at, former = -1.0, None, None
+    for number, ap in enumerate((0.40, 0.70, 0.60, 0.62, 0.63)):
+        former = smoothed(former, ap)
+        if former > best:
+            best, at = former, number
+    assert at == 4
+    assert former == pytest.approx(0.61375)

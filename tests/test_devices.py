@@ -1,0 +1,167 @@
+"""Processes that train together, whoever starts them: the same losses as one, and one of them can go on alone."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from maskwright.devices import Place, make_fabric, place, this_machine
+from maskwright.errors import UserError
+from maskwright.facts import Facts
+from maskwright.plan import Machine, plan
+from maskwright.run import LAST, load_tensors
+from maskwright.settings import TrainSettings
+from maskwright.train import train
+from tiny_world import QUICK, write_data
+
+STEPS = 20
+SETTINGS = QUICK | {"batch_size": 4, "steps": STEPS + 2, "validations": 1, "log_every": 1, "learning_rate": 1e-4}
+SETTINGS |= {"scale_jitter": 1.2, "colour_jitter": 0.2}  # derived from the steps otherwise
+SLURM = {
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NNODES": "1",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_JOB_ID": "17",
+    "SLURM_NODEID": "0",
+    "MASTER_ADDR": "127.0.0.1",
+}
+
+# Trains as the command line does, and dies after a step, as a machine does.
+MORTAL = """
+import os, signal, sys
+from maskwright import cli, step
+import maskwright.train
+module = sys.modules["maskwright.train"]
+module.CHECKPOINT_EVERY_S = 0.0
+plain = step.Stepper.take
+def take(self, batch, number, rate):
+    if number == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(self, batch, number, rate)
+step.Stepper.take = take
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+def words(data, out, settings):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    return ["train", str(data), "-o", str(out), *flags]
+
+
+def steps_of(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("devices") / "data", val=0, test=0)
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    """A run of one process."""
+    train(data, data.parent / "alone", **SETTINGS)
+    return data.parent / "alone"
+
+
+def the_same(run, alone, count):
+    """Compare the losses of two runs, as far as rounding lets them be the same."""
+    for ours, theirs in zip(steps_of(run)[:count], steps_of(alone)[:count], strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3, abs=1e-4), ours["step"]
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=5e-3), ours["step"]
+    # The first steps, before rounding has grown, agree to nearly all digits that are logged.
+    for ours, theirs in zip(steps_of(run)[:5], steps_of(alone)[:5], strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-5), ours["step"]
+
+
+def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_they_die(data, alone, tmp_path):
+    script, out = tmp_path / "mortal.py", tmp_path / "run"
+    script.write_text(MORTAL)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(script), str(STEPS), *words(data, out, SETTINGS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode != 0
+    assert "devices              2" in done.stdout
+    assert done.stdout.count(f"step {STEPS}/") == 1  # one speaks
+    assert len(steps_of(out)) == STEPS
+    the_same(out, alone, STEPS)
+
+    said = []
+    run = train(data, out, resume=True, devices=1, say=said.append)
+    assert (run.state, run.step) == ("finished", STEPS + 2)
+    assert any("since it goes on; it began with 2" in text for text in said)
+    the_same(out, alone, STEPS + 2)
+    ours, theirs = load_tensors(out / LAST), load_tensors(alone / LAST)
+    assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 2e-4
+
+
+def test_two_tasks_of_slurm_train_together(data, alone, tmp_path):
+    out = tmp_path / "run"
+    code = "import sys; from maskwright.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *words(data, out, SETTINGS | {"steps": 2})]
+    tasks = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **SLURM, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert "trained 2 steps" in said[0]
+    assert "trained" not in said[1]
+    assert steps_of(out)[0]["losses"] == pytest.approx(steps_of(alone)[0]["losses"], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Place()),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"},
+            Place(3, 4, 2, "torchrun"),
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"},
+            Place(0, 1, 1, "torchrun", True),
+        ),
+        (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, "SLURM")),
+        (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, "SLURM", True)),
+        (SLURM | {"SLURM_JOB_NAME": "bash"}, Place()),  # a shell that SLURM gave
+    ],
+)
+def test_a_process_knows_its_place(monkeypatch, environment, expected):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert place() == expected
+    assert place().first == (expected.rank == 0)
+    assert this_machine().started == (expected.world if expected.by else 0)
+
+
+def test_another_number_of_processes_than_planned_is_refused(monkeypatch, alone):
+    facts = Facts.model_validate(json.loads((alone / "facts.json").read_text()))
+    made = plan(facts, TrainSettings(devices=1, batch_size=6), Machine("cpu", 1, "2 cores", 2, 8000, False))
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        make_fabric(made, this_machine())
+    assert str(caught.value).startswith(
+        "as many processes must train together as the plan has\n  torchrun started 3, the plan has 1 devices ("
+    )
+    assert str(caught.value).endswith("fix: leave --devices out, or: --devices 3")
+
+
+def test_processes_that_others_started_are_the_devices(data, alone):
+    facts = Facts.model_validate(json.loads((alone / "facts.json").read_text()))
+    made = plan(facts, TrainSettings(), Machine("cpu", 1, "2 cores", 2, 8000, False, started=3))
+    assert (made.settings.devices, made.settings.batch_size, made.settings.micro_batch) == (3, 6, 2)
+    assert made.reasons["devices"].why == "so many processes were started to train together"

@@ -1,0 +1,116 @@
+"""A training that cannot work says so, with the likely cause; one that works says nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from maskwright import pixels
+from maskwright.dataset import Annotation, Category, Dataset, Image, default_info
+from maskwright.diagnosis import swapped_in_validation
+from maskwright.train import train
+from tiny_world import CATEGORIES, QUICK, draw, write_data, write_split
+
+LONGER = QUICK | {"steps": 60, "validations": 1, "log_every": 10, "batch_size": 2}
+
+
+def told(data, out, **settings):
+    """Train, and return what was diagnosed: cause and text."""
+    train(data, out, **(LONGER | settings))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {line["what"]: line["text"] for line in lines if line["kind"] == "event"}
+
+
+def rewrite(data, change):
+    """Change every object of the train split: `change(number of the photo, Annotation, mask)` gives the new one."""
+    truth = Dataset.read_split(data, "train")
+    objects = []
+    for a in truth.annotations():
+        image = truth.images[a.image_id - 1]
+        mask = pixels.decode(a.rle, image.size)
+        category, new = change(a.image_id, a.category_id, mask)
+        objects.append(Annotation(a.id, a.image_id, category, pixels.encode(new)))
+    made = Dataset.build(CATEGORIES, truth.images, objects, info=default_info("tiny"), folder=truth.folder)
+    (data / "annotations" / "instances_train.json").unlink()
+    made.write(data / "annotations" / "instances_train.json")
+
+
+def test_a_training_that_works_is_not_complained_about(tmp_path):
+    assert told(write_data(tmp_path / "data", val=0, test=0), tmp_path / "run") == {}
+
+
+def test_a_rate_that_is_too_high_is_named(tmp_path):
+    found = told(write_data(tmp_path / "data", val=0, test=0), tmp_path / "run", learning_rate=0.3)
+    assert set(found) <= {"diagnosis: rate", "diagnosis: gradient", "rewind"}
+    assert "diagnosis: rate" in found
+    text = found["diagnosis: rate"]
+    assert text.startswith("warning: the learning rate is likely too high: the losses add up to ")
+    assert text.endswith("It is 0.3, the rule gives 0.001: leave --learning-rate out")
+
+
+def test_boxes_that_are_degenerate_are_named(tmp_path):
+    data = write_data(tmp_path / "data", val=0, test=0)
+
+    def line(_photo, category, mask):
+        thin = np.zeros_like(mask)
+        row = int(np.flatnonzero(mask.any(1))[0])
+        thin[row, :] = True  # an outline, one pixel wide
+        return category, thin
+
+    rewrite(data, line)
+    found = told(data, tmp_path / "run", scale_jitter=1.0, turn=False, steps=12, preflight=False)
+    assert set(found) == {"diagnosis: boxes"}
+    assert found["diagnosis: boxes"].startswith("warning: boxes are degenerate: ")
+    assert "are less than 2 pixels wide or high at side 64, and " in found["diagnosis: boxes"]
+
+
+def test_boxes_that_fill_the_picture_are_named(tmp_path):
+    data = write_data(tmp_path / "data", val=0, test=0)
+    rewrite(data, lambda _photo, category, mask: (category, np.ones_like(mask)))
+    found = told(data, tmp_path / "run", scale_jitter=1.0, turn=False, steps=12)
+    assert "fill the whole picture. Are the masks inverted" in found["diagnosis: boxes"]
+
+
+def test_categories_that_are_swapped_in_some_photos_are_named(tmp_path):
+    data = tmp_path / "data"
+    write_split(data, "train", 30)
+    rewrite(data, lambda photo, category, mask: (category if photo % 2 else 3 - category, mask))
+    found = told(data, tmp_path / "run")
+    assert set(found) == {"diagnosis: categories"}
+    assert found["diagnosis: categories"].startswith("warning: categories are likely swapped in some of the photos: ")
+    assert "Do masks of" in found["diagnosis: categories"]
+
+
+def split(called, scores):
+    """Return truth of five photos with two objects each, and detections of them under other names."""
+    rng = np.random.default_rng(4)
+    images, true, found = [], [], []
+    for i in range(5):
+        _, objects = draw(rng, 64, 64)
+        images.append(Image(i + 1, f"{i}.png", 64, 64))
+        for category, mask in objects:
+            rle = pixels.encode(mask)
+            true.append(Annotation(len(true) + 1, i + 1, category, rle))
+            found.append(Annotation(len(found) + 1, i + 1, called[category], rle, score=scores))
+    build = Dataset.build
+    return build(CATEGORIES, images, true, folder=None), build(CATEGORIES, images, found, folder=None)
+
+
+def test_names_that_are_swapped_between_the_splits_are_told():
+    cause = swapped_in_validation(*split({1: 2, 2: 1}, 0.9), CATEGORIES)
+    assert cause.name == "splits"
+    assert cause.text.startswith(
+        "categories are likely swapped between the train and the val split: hammer is found as nut (5 of 5); nut is"
+        " found as hammer ("
+    )
+
+
+@pytest.mark.parametrize(("called", "score"), [({1: 1, 2: 2}, 0.9), ({1: 2, 2: 1}, 0.1)])
+def test_right_names_and_doubtful_detections_are_no_cause(called, score):
+    assert swapped_in_validation(*split(called, score), CATEGORIES) is None
+
+
+def test_a_single_category_cannot_be_swapped():
+    one = (Category(1, "hammer"),)
+    truth, found = split({1: 1, 2: 2}, 0.9)
+    assert swapped_in_validation(truth, found, one) is None

@@ -1,0 +1,94 @@
+"""Processes that work on one thing together, on Ray."""
+
+import json
+import os
+import signal
+import sys
+from functools import partial
+
+import pytest
+
+from maskwright import scale
+from maskwright.errors import UserError
+from maskwright.scale.gang import ProcessesDiedError, together
+from maskwright.train import train
+from tiny_world import QUICK, write_data
+
+pytest.importorskip("ray")
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray, started once for all tests of this module."""
+    with scale.at("ray", workers=2):
+        yield
+
+
+def introduce(say):
+    """Say who this process is, and return it."""
+    say(f"rank {os.environ['RANK']} speaks")
+    return {name: os.environ[name] for name in NAMES} | {"port": int(os.environ["MASTER_PORT"])}
+
+
+def fail(rank, say):
+    if os.environ["RANK"] == rank:
+        raise UserError("it cannot be", ["here"], "do otherwise")
+    say("fine")
+
+
+def die(rank, say):
+    if os.environ["RANK"] == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_know_each_other_and_the_first_one_speaks_and_answers(cluster):
+    said = []
+    answer, count = together(introduce, 2, on_gpus=False, say=said.append)
+    assert said == ["rank 0 speaks"]
+    assert count == 2
+    assert answer.pop("port") > 0
+    assert answer == dict(zip(NAMES, ("0", "2", "0", "0", "2"), strict=True))
+
+
+def test_what_one_raises_is_raised_and_a_death_is_told(cluster):
+    with pytest.raises(UserError) as caught:
+        together(partial(fail, "1"), 2, on_gpus=False)
+    assert str(caught.value) == "it cannot be\n  here\nfix: do otherwise"
+    with pytest.raises(ProcessesDiedError, match="a process of the Ray cluster died") as died:
+        together(partial(die, "1"), 2, on_gpus=False)
+    assert died.value.left == 1
+
+
+def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
+    data, said = write_data(tmp_path / "data", val=0, test=0), []
+    settings = QUICK | {"steps": 1, "log_every": 1}
+    run = train(data, tmp_path / "ray", on="ray", devices=2, say=said.append, **settings)
+    assert (run.state, run.step) == ("finished", 1)
+    assert sum(text.startswith("epoch ") for text in said) == 1
+    assert any("so many processes were started" in text for text in said)
+    train(data, tmp_path / "here", **settings)
+    ray, here = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("ray", "here"))
+    assert ray["losses"] == pytest.approx(here["losses"], abs=2e-5)
+
+
+def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkeypatch):
+    module, calls, said = sys.modules["maskwright.train"], [], []
+
+    def together(work, processes, *, on_gpus, say):
+        calls.append((processes, work.keywords["resume"], work.keywords["overwrite"]))
+        if len(calls) == 1:
+            (tmp_path / "run").mkdir()
+            for name in ("run.json", "plan.json"):
+                (tmp_path / "run" / name).write_text("{}")
+        if len(calls) <= 2:
+            died = ProcessesDiedError("a process of the Ray cluster died", ["gone"], "go on: --resume")
+            died.left = 2 - len(calls)
+            raise died
+        return "the run", processes
+
+    monkeypatch.setattr(module, "together", together)
+    with pytest.raises(ProcessesDiedError):
+        train(tmp_path / "data", tmp_path / "run", on="ray", devices=2, overwrite=True, say=said.append)
+    assert calls == [(2, False, True), (1, True, False)]
+    assert said == ["warning: gone; the training goes on with 1 processes"]

@@ -1,0 +1,178 @@
+"""One update: that of the whole batch, whatever pieces it is taken in; and what is done when memory or numbers fail."""
+
+import math
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from maskwright.batches import Batch
+from maskwright.errors import UserError
+from maskwright.models.whole import permutation, totals
+from maskwright.settings import TrainSettings
+from maskwright.step import LOSSES, NotFiniteError, Stepper, out_of_memory, pieces_of
+
+CPU_SHORT = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+
+
+class Toy(nn.Module):
+    """A network whose losses are means over objects, of which photos have different numbers."""
+
+    def __init__(self, whole=True):
+        super().__init__()
+        torch.manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(4))
+        self.whole, self.room, self.seen, self.drawn = whole, 10**6, [], []
+
+    def losses(self, images, targets):
+        self.seen.append(len(images))
+        if len(images) > self.room:
+            raise RuntimeError(CPU_SHORT)
+        chosen = [permutation(9, i, images.device)[:3] for i in range(len(images))]
+        if torch.is_grad_enabled():
+            self.drawn += [tuple(c.tolist()) for c in chosen]
+        terms = [((t["boxes"] * self.weight).sum(1) - float(c[0])) ** 2 for t, c in zip(targets, chosen, strict=True)]
+        sums = {"sum": torch.cat(terms).sum(), "count": torch.tensor(float(sum(len(t) for t in terms)))}
+        if self.whole:
+            sums = totals(sums)
+        # Not a mean of means: the ratio is taken last, and once more through a curve.
+        mean = (sums["sum"] / sums["count"]).sqrt()
+        return {name: mean * (i + 1) for i, name in enumerate(LOSSES)} | {"box_accuracy": torch.tensor(0.5)}
+
+
+def batch_of(counts, poison=()):
+    generator = torch.Generator().manual_seed(1)
+    targets = [{"boxes": torch.rand(n, 4, generator=generator)} for n in counts]
+    for i in poison:
+        targets[i]["boxes"][:] = math.nan
+    number = len(counts)
+    return Batch(
+        images=torch.zeros(number, 3, 32, 32, dtype=torch.uint8),
+        targets=targets,
+        photos=tuple(range(10, 10 + number)),
+        objects=tuple((i,) for i in range(number)),
+        seeds=tuple(range(100, 100 + number)),
+    )
+
+
+def stepper(network, micro=100, batch=4, said=None, **settings):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    optimiser = torch.optim.SGD([{"params": list(network.parameters()), "share": 0.5}], lr=1.0)
+    model, optimiser = fabric.setup(network, optimiser)
+    model.mark_forward_method("losses")
+    values = TrainSettings(batch_size=batch, seed=0, clip_norm=1e6, precision="32", **settings)
+    return Stepper(fabric, model, optimiser, values, (said if said is not None else []).append, micro)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3])
+def test_pieces_give_the_update_of_the_whole_batch(micro):
+    whole, pieces = Toy(), Toy()
+    batch = batch_of((1, 7, 2, 5))
+    one = stepper(whole).take(batch, 0, 0.1)
+    other = stepper(pieces, micro).take(batch, 0, 0.1)
+    assert whole.seen == [4]
+    assert max(pieces.seen) <= micro
+    assert pieces.drawn == whole.drawn  # random choices are the photo's
+    assert other.losses == pytest.approx(one.losses, rel=1e-6)
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    torch.testing.assert_close(pieces.weight, whole.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_a_network_that_knows_nothing_of_parts_is_weighed_by_photos():
+    network = Toy(whole=False)
+    taken = stepper(network, 1, batch=2).take(batch_of((1, 7)), 0, 0.1)
+    assert network.seen == [1, 1, 1]  # one look that finds no sums, then each piece once
+    alone = [Toy(whole=False).losses(b.images, b.targets) for b in pieces_of(batch_of((1, 7)), 2)]
+    assert taken.losses.keys() == alone[0].keys()
+
+
+def test_an_update_is_a_gradient_step_at_each_groups_share_of_the_rate():
+    network = Toy()
+    before = network.weight.detach().clone()
+    one = stepper(network)
+    taken = one.take(batch_of((2, 2)), 0, 0.1)
+    moved = (network.weight.detach() - before).norm()
+    assert float(moved) == pytest.approx(0.1 * 0.5 * taken.grad_norm, rel=1e-5)
+    assert taken.total == pytest.approx(sum(taken.losses[name] for name in LOSSES))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError(CPU_SHORT), MemoryError()],
+)
+def test_errors_of_memory_are_told_from_others(error):
+    assert out_of_memory(error)
+    assert not out_of_memory(RuntimeError("shape mismatch"))
+    assert not out_of_memory(ValueError("not enough memory"))
+
+
+def test_out_of_memory_halves_the_pieces_and_says_so():
+    network, plain, said = Toy(), Toy(), []
+    network.room = 1
+    one = stepper(network, 4, said=said)
+    batch = batch_of((1, 7, 2, 5))
+    taken = one.take(batch, 6, 0.1)
+    assert one.micro_batch == 1
+    assert [text.split(" (")[0] for text in said] == ["out of memory at step 7"] * 2
+    assert said[-1].endswith(
+        "): from now on photos are taken 1 at a time where it was 2; a step is still that of the whole batch, and takes"
+        " longer"
+    )
+    assert taken.losses == pytest.approx(stepper(plain).take(batch, 6, 0.1).losses, rel=1e-6)
+    torch.testing.assert_close(network.weight, plain.weight, rtol=1e-6, atol=1e-7)
+    network.seen.clear()
+    one.take(batch, 7, 0.1)  # remembered
+    assert max(network.seen) == 1
+
+
+def test_memory_that_is_not_enough_for_one_photo_is_the_users():
+    network = Toy()
+    network.room = 0
+    with pytest.raises(UserError) as caught:
+        stepper(network, 4).take(batch_of((1, 2, 1, 1)), 2, 0.1)
+    assert str(caught.value) == (
+        f"memory is not enough for a single photo\n  step 3: {CPU_SHORT}\n"
+        "fix: give a smaller --side, or close other programs"
+    )
+
+
+def test_other_errors_are_not_taken_for_memory():
+    batch = batch_of((1, 1))
+    del batch.targets[0]["boxes"]
+    with pytest.raises(KeyError, match="boxes"):
+        stepper(Toy()).take(batch, 0, 0.1)
+
+
+def test_a_loss_that_is_not_finite_names_its_photos_and_changes_nothing():
+    network = Toy()
+    before = network.weight.detach().clone()
+    with pytest.raises(NotFiniteError) as caught:
+        stepper(network).take(batch_of((1, 7, 2, 5), poison=[2]), 0, 0.1)
+    assert caught.value.bad == LOSSES
+    assert caught.value.photos == ((12, LOSSES, (2,)),)
+    assert torch.equal(network.weight, before)
+    assert network.weight.grad is None
+
+
+def test_a_gradient_that_is_not_finite_blames_all_photos_of_the_step():
+    network = Toy()
+    before = network.weight.detach().clone()
+    network.weight.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(NotFiniteError) as caught:
+        stepper(network).take(batch_of((1, 2)), 0, 0.1)
+    assert caught.value.bad == ("gradient",)
+    assert [photo for photo, _, _ in caught.value.photos] == [10, 11]
+    assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize(("photos", "number"), [(4, 1), (4, 2), (5, 2), (5, 5)])
+def test_pieces_are_the_batch_in_order_and_even(photos, number):
+    batch = batch_of((1,) * photos)
+    pieces = list(pieces_of(batch, number))
+    assert len(pieces) == number
+    sizes = [len(piece.photos) for piece in pieces]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum((piece.photos for piece in pieces), ()) == batch.photos
+    assert sum((piece.seeds for piece in pieces), ()) == batch.seeds
+    assert [len(piece.images) for piece in pieces] == sizes == [len(piece.targets) for piece in pieces]
