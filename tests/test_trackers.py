@@ -127,6 +127,7 @@ def test_what_the_environment_says_is_done(fake, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_tracker_that_is_not_installed_is_refused(name, monkeypatch):
+    monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(UserError) as caught:
         require(name)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -501,16 +500,38 @@ def test_with_patience_a_training_stops_when_the_score_no_longer_rises(data, tmp
     assert [line["what"] for line in log_of(tmp_path / "run") if line["kind"] == "event"] == ["stop"]
 
 
+class Clock:
+    """Stands for the module `time`: passes only as work is done."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def time(self):
+        return self.now
+
+    perf_counter = time
+
+    def taking(self, seconds, function):
+        def slow(*args, **more):
+            self.now += seconds
+            return function(*args, **more)
+
+        return slow
+
+
 def test_minutes_hold_the_last_validation_and_the_last_checkpoint(data, tmp_path, monkeypatch):
-    module = sys.modules["maskwright.train"]
-    plain_validate, plain_save = module.validate, module.save_checkpoint
-    monkeypatch.setattr(module, "validate", lambda *args: (time.sleep(1.2), plain_validate(*args))[1])
-    monkeypatch.setattr(module, "save_checkpoint", lambda *args: (time.sleep(0.8), plain_save(*args))[1])
-    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 2.0)
-    began = time.time()
-    train(data, tmp_path / "run", **(QUICK | {"steps": None, "minutes": 0.12, "preflight": False, "validations": 2}))
-    took = time.time() - began
-    assert 7.2 * 0.6 < took < 7.2 + 1.2  # the last validation and checkpoint alone take 2 s and more
+    module, clock = sys.modules["maskwright.train"], Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 20.0)
+    monkeypatch.setattr(module, "check", clock.taking(3.0, module.check))
+    monkeypatch.setattr(module, "validate", clock.taking(9.0, module.validate))
+    monkeypatch.setattr(module, "save_checkpoint", clock.taking(5.0, module.save_checkpoint))
+    monkeypatch.setattr(module.Stepper, "take", clock.taking(2.0, module.Stepper.take))
+    settings = QUICK | {"steps": None, "minutes": 1.0, "preflight": False, "validations": 2}
+    run = train(data, tmp_path / "run", **settings)
+    took = clock.now - 1000.0
+    assert 60 - 2 * 2.0 < took <= 60  # to the step
+    assert run.step >= 10
 
 
 # Photos that are gone

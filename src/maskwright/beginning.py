@@ -106,6 +106,26 @@ def resumable(out: Path) -> bool:
     return (out / "run.json").is_file() and (out / "plan.json").is_file()
 
 
+def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:
+    """Tell whether a folder holds a training that was begun with exactly these settings, and can go on.
+
+    Args:
+        out: The run folder.
+        settings: Those that the user gives.
+    """
+    if not resumable(out):
+        return False
+    try:
+        made = Plan.model_validate(read_json(out / "plan.json"))
+    except (ValidationError, UserError):
+        return False
+    began = made.settings.model_dump()
+    given = {name for name, reason in made.reasons.items() if reason.source == "user"} & set(began)
+    return given - set(MAY_CHANGE) == set(settings) - set(MAY_CHANGE) and all(
+        began[name] == value for name, value in settings.items() if name not in MAY_CHANGE
+    )
+
+
 def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], devices: int) -> Plan:
     """Return the plan that a run began with, with those of `MAY_CHANGE` that were given now.
 

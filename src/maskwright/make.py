@@ -117,12 +117,15 @@ def make(
     given = {"settings": train_settings, "dataset": book.content("prepare")}
     with book.stage("train", given, [run / "run.json", run / "plan.json", run / "weights"]) as turn:
         if turn.needed:
+            from maskwright.beginning import begun_with
             from maskwright.check import check
             from maskwright.train import train
 
             check(data, say=say)
-            # A checkpoint goes on only with the very files that it began with.
+            # A training goes on only with the very files and settings that it began with; what lies there may be an
+            # older one, if this one was interrupted before its first step.
             resume = turn.interrupted and "prepare" not in book.done and (run / "resume.safetensors").is_file()
+            resume = resume and (begun_with(run, train_settings) or not (run / "plan.json").is_file())
             if resume:
                 tell("train: it was interrupted and goes on")
             train(data, run, overwrite=not resume, resume=resume, say=say, progress=progress, **train_settings)

@@ -8,7 +8,9 @@ the run folder unless `MLFLOW_TRACKING_URI` is set, Weights & Biases works offli
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,7 +67,12 @@ class _Guarded:
 class _MLflow:
     def __init__(self, mlflow: Any, folder: Path, settings: Mapping[str, Any], known: str | None) -> None:
         self.mlflow = mlflow
-        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").resolve().as_uri())
+        address = os.environ.get("MLFLOW_TRACKING_URI")
+        if not address:
+            # Files, which need no database package; MLflow 3.17 writes them only if told so by this variable.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            address = (folder / "mlruns").resolve().as_uri()
+        mlflow.set_tracking_uri(address)
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "maskwright")
         run = mlflow.start_run(run_id=known, run_name=folder.name)
         self.id = str(run.info.run_id)
@@ -100,6 +107,9 @@ class _WandB:
         self.run.finish()
 
 
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+"""Nothing is reported to their makers, and nothing printed between our lines, unless the user says otherwise."""
+
 _KNOWN: dict[str, Callable[[Any, Path, Mapping[str, Any], str | None], Any]] = {"mlflow": _MLflow, "wandb": _WandB}
 
 
@@ -112,7 +122,10 @@ def require(name: str) -> None:
     Raises:
         UserError: If its package is absent.
     """
-    if name in _KNOWN and importlib.util.find_spec(name) is None:
+    if name not in _KNOWN or name in sys.modules:
+        return
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:  # a folder of that name, which trackers leave behind, is no package
         raise UserError(
             f"the tracker is not installed: {name}",
             [f"--tracker {name} needs it"],
@@ -136,6 +149,8 @@ def open_tracker(name: str, folder: Path, settings: Mapping[str, Any], tell: Cal
     if memory.is_file():
         stored = read_json(memory)
         known = stored.get("id") if stored.get("tracker") == name else None
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
     try:
         inner = _KNOWN[name](importlib.import_module(name), folder, settings, known)
     except Exception as error:  # no network, no rights, another version
