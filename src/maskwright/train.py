@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from maskwright.average import Average
 from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch, sides_of
