@@ -90,20 +90,25 @@ def _by_embedding_bag(
         scaled = boxes / stride[:, None] - 0.5  # pixel centres at .5, as RoIAlign's `aligned=True`
         columns, column_weights = _taps(scaled[:, 0], scaled[:, 2], width, side, sampling)
         lines, line_weights = _taps(scaled[:, 1], scaled[:, 3], height, side, sampling)
-        taps = 2 * sampling
         base = (start + photo * height * width)[:, None, None, None, None]
-        index = base + lines.view(-1, side, 1, taps, 1) * width[:, None, None, None, None]
-        index = index + columns.view(-1, 1, side, 1, taps)
-        weight = line_weights.view(-1, side, 1, taps, 1) * column_weights.view(-1, 1, side, 1, taps)
-    rows = len(boxes) * side * side
+        index = base + lines[:, :, None, :, None] * width[:, None, None, None, None] + columns[:, None, :, None, :]
+        weight = line_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+        # What a cell reads: the entries that weigh something, in one row behind the other.
+        used = weight != 0
+        counts = used.flatten(3).sum(3).flatten()
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
     pooled = functional.embedding_bag(
-        index.reshape(rows, taps * taps), table, per_sample_weights=weight.reshape(rows, taps * taps), mode="sum"
+        index[used], table, offsets[: len(counts)], per_sample_weights=weight[used], mode="sum"
     )
     return pooled.view(len(boxes), side, side, channels).permute(0, 3, 1, 2)
 
 
 def _taps(low: Tensor, high: Tensor, length: Tensor, side: int, sampling: int) -> tuple[Tensor, Tensor]:
-    """Return the cells `(R, side * sampling * 2)` and weights that linear interpolation reads along one axis."""
+    """Return the cells `(R, side, 2 * sampling)` and weights that linear interpolation reads along one axis.
+
+    Sample points less than a cell apart read the same cells; each is then named once with its whole weight, and the
+    other entries weigh zero. The fewer entries, the less there is to add up, above all in the backward pass.
+    """
     points = side * sampling
     steps = (torch.arange(points, dtype=low.dtype) + 0.5) / points
     position = low[:, None] + (high - low)[:, None] * steps
@@ -115,4 +120,11 @@ def _taps(low: Tensor, high: Tensor, length: Tensor, side: int, sampling: int) -
     upper = torch.minimum(lower + 1, last)
     share = position - lower
     weights = torch.stack([1 - share, share], -1) * inside[..., None] / sampling
-    return torch.stack([lower, upper], -1).flatten(1), weights.flatten(1)
+    cells = torch.stack([lower, upper], -1).view(-1, side, 2 * sampling)
+    weights = weights.view(-1, side, 2 * sampling)
+    for first in range(2 * sampling):
+        for second in range(first + 1, 2 * sampling):
+            same = cells[..., first] == cells[..., second]
+            weights[..., first] += weights[..., second] * same
+            weights[..., second] *= ~same
+    return cells, weights
