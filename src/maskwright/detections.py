@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from maskwright import pixels
 from maskwright.batches import Frame
@@ -130,6 +129,10 @@ class Detections:
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178))
 
 
+MOST_SCALED = 1 << 18
+"""Pixels of a mask that are in floating point at a time."""
+
+
 def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     """Scale one predicted mask to its photo and encode it.
 
@@ -149,12 +152,27 @@ def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     right, bottom = min(int(np.ceil(x2 - 0.5)), width), min(int(np.ceil(y2 - 0.5)), height)
     if right <= left or bottom <= top:
         return pixels.encode_window(np.zeros((1, 1), dtype=np.bool_), 0, 0, frame.size)
-    columns = (torch.arange(left, right, dtype=torch.float32) + 0.5 - x1) / (x2 - x1) * 2 - 1
-    lines = (torch.arange(top, bottom, dtype=torch.float32) + 0.5 - y1) / (y2 - y1) * 2 - 1
-    grid = torch.stack(torch.meshgrid(columns, lines, indexing="xy"), -1)[None]
+    # Between cell centres the value is linear in both directions, so that scaling is two products of matrices; the
+    # result is never whole in floating point.
+    down = _shares(top, bottom, y1, y2, mask.shape[0]) @ mask.float()
+    along = _shares(left, right, x1, x2, mask.shape[1]).T
+    found = np.empty((bottom - top, right - left), dtype=np.bool_)
+    step = max(1, MOST_SCALED // (right - left))
+    for first in range(0, bottom - top, step):
+        torch.ge(down[first : first + step] @ along, 0.5, out=torch.from_numpy(found[first : first + step]))
+    return pixels.encode_window(found, left, top, frame.size)
+
+
+def _shares(first: int, end: int, low: float, high: float, cells: int) -> Tensor:
+    """Return `(end - first, cells)`: how much the pixels take of each of the cells between `low` and `high`."""
+    place = (torch.arange(first, end, dtype=torch.float64) + 0.5 - low) / (high - low) * cells - 0.5
     # Within half a cell of the window's edge there is no second cell to mix with: the outermost cell's value holds.
-    scaled = functional.grid_sample(mask[None, None].float(), grid, padding_mode="border", align_corners=False)[0, 0]
-    return pixels.encode_window((scaled >= 0.5).numpy(), left, top, frame.size)
+    place = place.clamp(0, cells - 1)
+    lower = place.floor().clamp(max=max(cells - 2, 0))
+    share = (place - lower)[:, None]
+    at = lower.long()[:, None]
+    shares = torch.zeros(end - first, cells, dtype=torch.float64).scatter_(1, at, 1 - share)
+    return shares.scatter_add_(1, (at + 1).clamp(max=cells - 1), share).float()
 
 
 def put_back(found: dict[str, Tensor], frame: Frame, how: str) -> tuple[NDArray[np.float64], list[bytes]]:
