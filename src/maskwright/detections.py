@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskwright import pixels
-from maskwright.batches import Frame
+from maskwright.batches import DECODED, Frame
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
-from maskwright.files import UnreadableImage, read_photo
+from maskwright.files import UnreadableImage, read_photo, read_reduced
 from maskwright.framing import frame_for
 from maskwright.models import Segmenter
 from maskwright.pasting import paste_grid, paste_padded
@@ -207,18 +207,20 @@ def detect_photo(
     names: Sequence[str],
     least_score: float = LEAST_SCORE,
     short_side: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Detections:
     """Find the objects of one photo.
 
     Args:
         network: In evaluation mode.
-        photo: `(H, W, 3)` uint8 RGB.
+        photo: `(H, W, 3)` uint8 RGB; it may have been decoded at a reduced scale.
         side: Longer side of the network's input in pixels.
         names: Category names, in order of label 1..C.
         least_score: Detections below it are dropped.
         short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
+        size: `(height, width)` of the photo, if what is given was reduced.
     """
-    framed = frame_for(network, photo, side, short_side)
+    framed = frame_for(network, photo, side, short_side, size)
     frame = framed.frame
     device = next(iter(network.parameters())).device
     images = framed.image[None].to(device)
@@ -235,7 +237,7 @@ def detect_photo(
         scores=found["scores"].double().numpy()[keep],
         categories=tuple(names[int(found["labels"][i]) - 1] for i in keep),
         size=frame.size,
-        photo=photo,
+        photo=photo if size is None else None,
     )
 
 
@@ -264,6 +266,9 @@ def detect_photos(
     Raises:
         UserError: If a photo cannot be read, or has not the size of its entry.
     """
+    # Another framework's way of scaling begins with every pixel.
+    how = getattr(network, "conventions", None)
+    smooth = how is None or how.resample == "smooth"
     names = [c.name for c in categories]
     ids = {c.name: c.id for c in categories}
     images: list[Image] = []
@@ -272,16 +277,20 @@ def detect_photos(
         number = 0
         for image, path in photos:
             try:
-                pixel = read_photo(path)
+                if smooth:
+                    photo, size = read_reduced(path, DECODED * side)
+                else:
+                    photo = read_photo(path)
+                    size = (photo.shape[0], photo.shape[1])
             except UnreadableImage as error:
                 raise UserError("a photo cannot be read", [f"{path} {error}"], "replace or remove it") from None
-            if pixel.shape[:2] != image.size:
+            if size != image.size:
                 raise UserError(
                     "a photo's size is not the one its dataset states",
-                    [f"{path} is {pixel.shape[1]} x {pixel.shape[0]}, stated {image.width} x {image.height}"],
+                    [f"{path} is {size[1]} x {size[0]}, stated {image.width} x {image.height}"],
                     "prepare the data again",
                 )
-            found = detect_photo(network, pixel, side, names, least_score, short_side)
+            found = detect_photo(network, photo, side, names, least_score, short_side, size if smooth else None)
             images.append(image)
             for rle, box, score, name in zip(found.rles, found.boxes, found.scores, found.categories, strict=True):
                 number += 1
