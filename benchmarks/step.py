@@ -4,13 +4,15 @@
 
 All three see the same pictures and objects and run in turn in one process, so that a drift of the machine's speed falls
 on all alike. A step is forward, backward, clipping and the optimiser; reading photos is not part of it. Medians are
-printed, with the losses of each beside them. RoIAlign is timed alone as well, against torchvision's operator, with the
-largest difference of the two results.
+printed, with the losses of each beside them. Where the plan would choose bf16 for this machine, ours is timed in bf16
+(autocast, as in training) and in 32 bits, from the same weights, and the losses of the first step are printed for both.
+RoIAlign is timed alone as well, against torchvision's operator, with the largest difference of the two results.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections import OrderedDict
@@ -28,7 +30,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from machine import describe
 from maskwright.models import ARCHITECTURES
 from maskwright.models.rois import pool_rois
-from maskwright.train import LOSSES, keep_freed_memory
+from maskwright.train import LOSSES, keep_freed_memory, this_machine
 
 CATEGORIES = 3
 
@@ -169,32 +171,46 @@ def main() -> None:
     theirs, small = stock(options.side).train(), lean(options.side).train()
     floats = [image.float() / 255 for image in images]
     batch = images.contiguous(memory_format=torch.channels_last)
-    steps = {
-        "maskwright maskrcnn-nano": stepper(
-            ours, lambda: {k: v for k, v in ours.losses(batch, targets).items() if k in LOSSES}
-        ),
+
+    def losses_of(network: nn.Module, bf16: bool) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return {k: v for k, v in network.losses(batch, targets).items() if k in LOSSES}
+
+    name, in_32_bits = "maskwright maskrcnn-nano", "maskwright maskrcnn-nano, 32 bits"
+    first: dict[str, str] = {}
+    steps = {}
+    if this_machine().bf16:
+        same = copy.deepcopy(ours)
+        steps[in_32_bits] = stepper(same, lambda: losses_of(same, False))
+        for kind, bf16 in (("32 bits", False), ("bf16", True)):
+            torch.manual_seed(1)  # the same boxes are drawn
+            first[kind] = "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in losses_of(ours, bf16).items())
+    steps |= {
+        name: stepper(ours, lambda: losses_of(ours, this_machine().bf16)),
         "torchvision MaskRCNN, lean heads": stepper(small, lambda: small(floats, targets)),
         "torchvision MaskRCNN, stock heads": stepper(theirs, lambda: theirs(floats, targets)),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     losses: dict[str, float] = {}
     for _ in range(options.rounds + 2):  # the first two of each warm up
-        for name, step in steps.items():
+        for which, step in steps.items():
             start = time.perf_counter()
-            losses[name] = step()
-            times[name].append(time.perf_counter() - start)
+            losses[which] = step()
+            times[which].append(time.perf_counter() - start)
     print(describe())
     print(
         f"one training step, {options.photos} photos at {options.side} px, 5 objects each, median of {options.rounds}"
     )
-    mine = statistics.median(times["maskwright maskrcnn-nano"][2:])
-    for name, values in times.items():
+    mine = statistics.median(times[name][2:])
+    for which, values in times.items():
         kept = sorted(values[2:])
         middle = statistics.median(kept)
         print(
-            f"  {name:<36}{middle:6.3f} s  ({kept[0]:.3f} to {kept[-1]:.3f})  {middle / mine:5.1f}x ours"
-            f"  loss {losses[name]:.2f}"
+            f"  {which:<36}{middle:6.3f} s  ({kept[0]:.3f} to {kept[-1]:.3f})  {middle / mine:5.1f}x ours"
+            f"  loss {losses[which]:.2f}"
         )
+    for kind, text in first.items():
+        print(f"  losses of the first step in {kind:<8}{text}")
     print(roialign(options.rounds))
 
 

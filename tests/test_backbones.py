@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers import create_conv2d
 from torch import nn
 
 from maskwright.models.backbones import Backbone, BackboneSpec, FoldedConv, fold_norms
@@ -143,3 +144,47 @@ def test_strides_that_are_not_wanted_are_not_made():
     backbone = Backbone(spec(0), strides=(8, 32))
     assert list(backbone(photos())) == ["8", "32"]
     assert backbone.channels == [40, 320]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "height", "width", "padding"),
+    [(5, 1, 13, 17, "same"), (5, 2, 24, 32, "same"), (5, 2, 23, 18, "same"), (7, 2, 21, 26, "same"), (5, 2, 24, 9, 2)],
+)
+def test_a_wide_depthwise_layer_has_the_gradients_of_the_plain_one(kernel, stride, height, width, padding):
+    torch.manual_seed(kernel + height)
+    conv = create_conv2d(24, 24, kernel, stride=stride, padding=padding, depthwise=True)
+    norm = nn.BatchNorm2d(24).eval()
+    nn.init.normal_(norm.weight)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    ours = FoldedConv(conv, norm)
+    x = torch.randn(2, 24, height, width).contiguous(memory_format=torch.channels_last).requires_grad_()
+    other = x.detach().clone().requires_grad_()
+    found, expected = ours(x), norm(conv(other))
+    weights = torch.randn_like(expected)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for a, b in [(found, expected), (x.grad, other.grad), (ours.weight.grad, conv.weight.grad)]:
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():  # another way to pad
+        torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_leaves_depthwise_layers_that_are_trained_in_32_bits(monkeypatch):
+    kinds = []
+    real = torch.nn.functional.conv2d
+
+    def noted(x, weight, *rest):
+        in_bf16 = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
+        kinds.append((weight.shape[1] == 1, in_bf16))
+        return real(x, weight, *rest)
+
+    backbone = Backbone(spec(3))
+    backbone.freeze()
+    monkeypatch.setattr(torch.nn.functional, "conv2d", noted)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = backbone(photos())
+    trained = kinds[-30:]  # all but the frozen beginning
+    assert {in_bf16 for depthwise, in_bf16 in trained if depthwise} == {False}
+    assert {in_bf16 for depthwise, in_bf16 in trained if not depthwise} == {True}
+    assert {f.dtype for f in features.values()} == {torch.bfloat16}

@@ -359,3 +359,16 @@ def test_a_photo_of_the_right_size_is_framed_unchanged():
     tensor, frame = frame_photo(photo, 96)
     assert frame.inner == (64, 96)
     np.testing.assert_array_equal(tensor.numpy().transpose(1, 2, 0), photo)
+
+
+def test_a_large_jpeg_is_decoded_reduced_and_its_masks_stay_on_it(folder):
+    mask = shape(1500, 2000)
+    data = dataset(folder / "large", [[(mask, 3, False)]])
+    picture = Picture.open(folder / "large" / "0.png")
+    picture.save(folder / "large" / "0.jpg", quality=90)
+    data = Dataset.build(data.categories, [Image(1, "0.jpg", 2000, 1500)], list(data.annotations()), folder=data.folder)
+    photos = Photos(data, (96, 128), NO_AUGMENTATION, seed=0)
+    sample = photos.sample(0, 0, 0)
+    assert overlap(red(sample.image), sample.masks[0].numpy().astype(bool)) > 0.97
+    small = Picture.fromarray(mask.astype(np.uint8) * 255).resize((128, 96), Picture.Resampling.BOX)
+    assert overlap(sample.masks[0].numpy().astype(bool), np.asarray(small) >= 128) > 0.97

@@ -461,3 +461,32 @@ def test_links_to_photos_are_photos_and_links_to_folders_are_named(tmp_path):
     (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
     assert files.photo_files(tmp_path / "in") == [inner / "a.jpg", inner / "b.jpg"]
     assert files.linked_folders(tmp_path / "in") == [tmp_path / "in" / "circle"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_read_reduced_upright_and_with_its_own_size(tmp_path, orientation):
+    array = np.zeros((400, 640, 3), np.uint8)
+    array[:200, :320] = 250
+    path = save_turned(tmp_path / "p.jpg", array, orientation)
+    whole = files.read_photo(path)
+    found, size = files.read_reduced(path, 100)
+    assert size == whole.shape[:2]
+    assert found.shape == (size[0] // 4, size[1] // 4, 3)
+    np.testing.assert_allclose(found[5::10, 5::10].astype(int), whole[20::40, 20::40].astype(int), atol=8)
+
+
+@pytest.mark.parametrize(("suffix", "least", "shape"), [("jpg", 640, (400, 640)), ("jpg", 321, (400, 640)),
+    ("jpg", 320, (200, 320)), ("jpg", 1, (50, 80)), ("png", 1, (400, 640))])  # fmt: skip
+def test_reduced_photos_keep_the_pixels_asked_for(tmp_path, suffix, least, shape):
+    path = save(tmp_path / f"p.{suffix}", np.full((400, 640), 90, np.uint8))
+    found, size = files.read_reduced(path, least)
+    assert (found.shape, size) == ((*shape, 3), (400, 640))
+    assert (found == 90).all()
+
+
+def test_a_jpeg_that_is_cut_off_is_not_read_reduced(tmp_path):
+    rng = np.random.default_rng(0)
+    path = save(tmp_path / "p.jpg", rng.integers(0, 255, (400, 640, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:-20000])
+    with pytest.raises(UnreadableImage, match="the file is cut off"):
+        files.read_reduced(path, 80)

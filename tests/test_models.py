@@ -257,3 +257,29 @@ def test_a_network_learns_two_photos_by_heart(name):
         best = [r["boxes"][0] for r in network.eval().detect(images, [(HEIGHT, WIDTH)] * 2, 0.3)]
     overlaps = [box_iou(b[None], t["boxes"]).item() for b, t in zip(best, targets, strict=True)]
     assert min(overlaps) > 0.5
+
+
+def test_bf16_changes_the_losses_by_its_rounding_alone_and_keeps_places_in_32_bits(network, monkeypatch):
+    images, targets = photos(), [target(ONE), target(FORTY)]
+    kinds = set()
+    real = torch.ops.torchvision.nms
+
+    def noted(boxes, *rest):
+        kinds.add(boxes.dtype)
+        return real(boxes, *rest)
+
+    monkeypatch.setattr(torch.ops.torchvision, "nms", noted)
+
+    def losses(bf16):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return network.losses(images, targets)
+
+    plain, found, again = losses(False), losses(True), losses(True)
+    assert kinds == {torch.float32}
+    for name in LOSSES:
+        assert found[name].dtype == torch.float32
+        assert torch.equal(found[name], again[name])
+        assert float(found[name].detach()) == pytest.approx(float(plain[name].detach()), rel=0.1, abs=0.01)
+    torch.stack([found[name] for name in LOSSES]).sum().backward()
+    assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}

@@ -203,3 +203,20 @@ def test_holes():
 @given(MASKS)
 def test_holes_do_not_change_with_a_rim(mask):
     assert pixels.holes(np.pad(mask, 3)) == pixels.holes(mask)
+
+
+@given(MASKS, st.integers(1, 8), st.integers(1, 8), st.data())
+def test_shrinking_gives_the_share_of_each_cell_that_is_object(mask, lines, columns, data):
+    height, width = mask.shape
+    edge = st.integers(0, 4 * width - 1)
+    x1 = data.draw(edge) / 4
+    x2 = data.draw(st.integers(int(4 * x1) + 1, 4 * width)) / 4
+    y1 = data.draw(st.integers(0, 4 * height - 1)) / 4
+    y2 = data.draw(st.integers(int(4 * y1) + 1, 4 * height)) / 4
+    found = pixels.shrink(pixels.encode(mask), mask.shape, (x1, y1, x2, y2), lines, columns)
+    # Every pixel as 4 x lines by 4 x columns points, every cell the mean of the points in it.
+    fine = np.repeat(np.repeat(mask, 4 * lines, axis=0), 4 * columns, axis=1)
+    part = fine[int(4 * y1) * lines : int(4 * y2) * lines, int(4 * x1) * columns : int(4 * x2) * columns]
+    expected = part.reshape(lines, part.shape[0] // lines, columns, part.shape[1] // columns).mean((1, 3))
+    assert found.dtype == np.uint8
+    np.testing.assert_allclose(found, 255 * expected, atol=0.51)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -295,6 +296,11 @@ def test_room_for_detections_follows_the_fullest_photo_of_any_split():
 
 def test_precision_follows_what_the_device_computes_fast():
     assert planned().settings.precision == "32"
+    assert "AMX" in planned().reasons["precision"].why
+    amx = replace(CPU, bf16=True)
+    assert planned(machine=amx).settings.precision == "bf16"
+    assert "depthwise ones stay in 32 bits" in planned(machine=amx).reasons["precision"].why
+    assert planned(machine=amx, precision="32").settings.precision == "32"
     assert planned(machine=GPU).settings.precision == "bf16"
     old = Machine("cuda", 1, "Old GPU", 8, 32_000, False)
     assert planned(machine=old).settings.precision == "16"

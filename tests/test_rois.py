@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import roi_align
 
-from maskwright.models.rois import _by_torchvision, assign_levels, pool_rois
+from maskwright.models.rois import _by_torchvision, assign_levels, pool_level, pool_rois
 
 SIDE = 128  # of the imagined photos
 
@@ -120,3 +121,33 @@ def test_a_box_is_read_at_the_coarsest_level_that_still_gives_it_enough_cells(si
 def test_a_box_of_no_area_is_read_at_the_finest_level():
     degenerate = torch.tensor([[5.0, 5.0, 5.0, 90.0], [5.0, 5.0, 2.0, 90.0]])
     assert assign_levels(degenerate, (8, 16, 32), 7.0).tolist() == [0, 0]
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(["inside", "outside", "tiny"]),
+    stride=st.sampled_from([4, 16]),
+    side=st.sampled_from([1, 7, 14]),
+    sampling=st.sampled_from([0, 1, 2, 5]),
+    aligned=st.booleans(),
+)
+def test_a_level_is_pooled_as_by_torchvision_under_every_convention(seed, kind, stride, side, sampling, aligned):
+    rng = np.random.default_rng(seed)
+    features = pyramid(rng, [stride])[str(stride)]
+    boxes, photo = boxes_of(rng, 9, kind), torch.from_numpy(rng.integers(0, 2, 9))
+    rows = torch.cat([photo[:, None].float(), boxes], 1)
+    expected = roi_align(features, rows, side, 1 / stride, sampling, aligned)
+    found = pool_level(features, boxes, photo, side, 1 / stride, sampling, aligned).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    weights = torch.from_numpy(rng.standard_normal(tuple(found.shape)).astype(np.float32))
+    ours, theirs = (torch.autograd.grad((r * weights).sum(), features)[0] for r in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_box_without_width_has_no_sample_points_where_they_follow_its_size():
+    features, boxes = torch.ones(1, 3, 8, 8), torch.tensor([[9.0, 9.0, 9.0, 40.0], [9.0, 9.0, 30.0, 40.0]])
+    expected = roi_align(features, torch.cat([torch.zeros(2, 1), boxes], 1), 2, 0.25, 0, True)
+    found = pool_level(features, boxes, torch.zeros(2, dtype=torch.int64), 2, 0.25, 0)
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), expected)
+    assert found[0].eq(0).all()

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from maskwright import pixels
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
-from maskwright.files import UnreadableImage, read_photo
+from maskwright.files import UnreadableImage, read_reduced
 from maskwright.settings import TrainSettings
 
 FILL = 127
@@ -37,6 +38,9 @@ MULTIPLE = 32
 
 UNREADABLE_SHARE = 0.05
 """Of the photos, so many (and one in any case) may turn out unreadable in the middle of a training."""
+
+DECODED = 2
+"""A large JPEG is decoded at a reduced scale, with at least so many times the pixels of the side that is wanted."""
 
 LEAST_PIXELS = 12
 """An object with fewer pixels on the network's canvas is left out: background to the network."""
@@ -190,47 +194,48 @@ class Photos:
         image = self.dataset.images[index]
         path = self.dataset.photo_path(image)
         try:
-            pixels = read_photo(path)
+            photo, size = read_reduced(path, DECODED * self.cache_side)
         except UnreadableImage as error:
             raise UnreadablePhotoError(
                 "a photo cannot be read", [f"{path} {error}"], "replace or remove it, then prepare again"
             ) from None
-        if pixels.shape[:2] != image.size:
+        if size != image.size:
             raise UserError(
                 "a photo's size is not the one its dataset states",
-                [f"{path} is {pixels.shape[1]} x {pixels.shape[0]}, the dataset says {image.width} x {image.height}"],
+                [f"{path} is {size[1]} x {size[0]}, the dataset says {image.width} x {image.height}"],
                 "prepare the data again",
             )
         scale = min(1.0, self.cache_side / max(image.size))
         if self.sides is not None:
             scale = min(1.0, max(kept_shape(image.size, self.sides)) * self.room_to_zoom / max(image.size))
-        picture = PillowImage.fromarray(pixels)
+        picture = PillowImage.fromarray(photo)
         if scale < 1:
             new = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            picture = picture.resize(
-                new, PillowImage.Resampling.BOX if scale < 0.5 else PillowImage.Resampling.BILINEAR
-            )
+            way = PillowImage.Resampling.BOX if new[0] * 2 < picture.width else PillowImage.Resampling.BILINEAR
+            picture = picture.resize(new, way)
         sx, sy = picture.width / image.width, picture.height / image.height
         crops, labels, objects, areas = [], [], [], []
         for k in range(int(self.first[index]), int(self.first[index + 1])):
             # A crowd is many objects in one mask: there is no one mask to learn, so it is left out (the plan says so).
             if self.dataset.crowd[k] or not self.dataset.has_mask_at(k):
                 continue
-            mask = self.dataset.mask(k)
-            ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            if len(ys) == 0:
+            rle = self.dataset.rle(k)
+            x1, y1, x2, y2 = (round(v) for v in pixels.box(rle, image.size))  # of the mask, whatever the file says
+            if x2 <= x1:
                 continue
-            x1, y1 = int(xs[0]), int(ys[0])
-            crop = PillowImage.fromarray(mask[y1 : ys[-1] + 1, x1 : xs[-1] + 1].astype(np.uint8) * 255)
-            left, top = math.floor(x1 * sx), math.floor(y1 * sy)
-            right, bottom = math.ceil((xs[-1] + 1) * sx), math.ceil((ys[-1] + 1) * sy)
             if scale < 1:
-                box = (left / sx - x1, top / sy - y1, right / sx - x1, bottom / sy - y1)
-                crop = _resize_region(crop, box, (right - left, bottom - top))
+                left, top = math.floor(x1 * sx), math.floor(y1 * sy)
+                right, bottom = min(math.ceil(x2 * sx), picture.width), min(math.ceil(y2 * sy), picture.height)
+                window = (left / sx, top / sy, min(right / sx, image.width), min(bottom / sy, image.height))
+                mask = pixels.shrink(rle, image.size, window, bottom - top, right - left)
+            else:
+                left, top = x1, y1
+                mask = pixels.crop(rle, image.size, (x1, y1, x2, y2)).astype(np.uint8) * 255
+            crop = PillowImage.fromarray(mask)
             crops.append((left, top, crop))
             labels.append(self.label_of[int(self.dataset.category_ids[k])])
             objects.append(k)
-            areas.append(int((np.asarray(crop) >= 128).sum()))
+            areas.append(int((mask >= 128).sum()))
         return _Cached(picture, tuple(crops), tuple(labels), tuple(objects), tuple(areas))
 
     def sample(self, index: int, step: int, slot: int, quarter: int = 0) -> Sample:
@@ -315,17 +320,6 @@ class Photos:
         seen = linear @ anchor + place
         place += np.clip(seen, 0.1 * middle, 1.9 * middle) - seen
         return np.vstack([np.column_stack([linear, place]), [0.0, 0.0, 1.0]])
-
-
-def _resize_region(
-    crop: PillowImage.Image, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> PillowImage.Image:
-    """Resample the region `box` of a mask crop, which may reach past its edges, to `size` (width, height)."""
-    padded = PillowImage.new("L", (crop.width + 4, crop.height + 4))
-    padded.paste(crop, (2, 2))
-    limits = (padded.width, padded.height, padded.width, padded.height)
-    left, top, right, bottom = (min(max(v + 2, 0.0), float(limit)) for v, limit in zip(box, limits, strict=True))
-    return padded.resize(size, PillowImage.Resampling.BOX, box=(left, top, right, bottom))
 
 
 def _warp(
@@ -549,21 +543,22 @@ class Frame:
     inner: tuple[int, int]
 
 
-def frame_photo(pixels: NDArray[np.uint8], side: int) -> tuple[Tensor, Frame]:
+def frame_photo(photo: NDArray[np.uint8], side: int, size: tuple[int, int] | None = None) -> tuple[Tensor, Frame]:
     """Scale a photo so that its longer side is `side`, padded to multiples of 32 at the right and below.
 
     Args:
-        pixels: `(H, W, 3)` uint8 RGB.
+        photo: `(H, W, 3)` uint8 RGB; it may have been decoded at a reduced scale.
         side: Pixels.
+        size: `(height, width)` of the photo, if what is given was reduced.
 
     Returns:
         `(3, H', W')` uint8 and how it was done.
     """
-    height, width = pixels.shape[:2]
+    height, width = size or photo.shape[:2]
     scale = side / max(height, width)
     inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    picture = PillowImage.fromarray(pixels)
-    if inner != (height, width):
+    picture = PillowImage.fromarray(photo)
+    if inner != photo.shape[:2]:
         picture = picture.resize((inner[1], inner[0]), PillowImage.Resampling.BILINEAR, reducing_gap=3.0)
     framed = np.full((_up(inner[0]), _up(inner[1]), 3), FILL, dtype=np.uint8)
     framed[: inner[0], : inner[1]] = np.asarray(picture)

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from maskwright import pixels
-from maskwright.batches import Frame
+from maskwright.batches import DECODED, Frame
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
-from maskwright.files import UnreadableImage, read_photo
+from maskwright.files import UnreadableImage, read_photo, read_reduced
 from maskwright.framing import frame_for
 from maskwright.models import Segmenter
 from maskwright.pasting import paste_grid, paste_padded
@@ -130,6 +129,10 @@ class Detections:
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178))
 
 
+MOST_SCALED = 1 << 18
+"""Pixels of a mask that are in floating point at a time."""
+
+
 def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     """Scale one predicted mask to its photo and encode it.
 
@@ -149,12 +152,27 @@ def paste(mask: Tensor, window: Sequence[float], frame: Frame) -> bytes:
     right, bottom = min(int(np.ceil(x2 - 0.5)), width), min(int(np.ceil(y2 - 0.5)), height)
     if right <= left or bottom <= top:
         return pixels.encode_window(np.zeros((1, 1), dtype=np.bool_), 0, 0, frame.size)
-    columns = (torch.arange(left, right, dtype=torch.float32) + 0.5 - x1) / (x2 - x1) * 2 - 1
-    lines = (torch.arange(top, bottom, dtype=torch.float32) + 0.5 - y1) / (y2 - y1) * 2 - 1
-    grid = torch.stack(torch.meshgrid(columns, lines, indexing="xy"), -1)[None]
+    # Between cell centres the value is linear in both directions, so that scaling is two products of matrices; the
+    # result is never whole in floating point.
+    down = _shares(top, bottom, y1, y2, mask.shape[0]) @ mask.float()
+    along = _shares(left, right, x1, x2, mask.shape[1]).T
+    found = np.empty((bottom - top, right - left), dtype=np.bool_)
+    step = max(1, MOST_SCALED // (right - left))
+    for first in range(0, bottom - top, step):
+        torch.ge(down[first : first + step] @ along, 0.5, out=torch.from_numpy(found[first : first + step]))
+    return pixels.encode_window(found, left, top, frame.size)
+
+
+def _shares(first: int, end: int, low: float, high: float, cells: int) -> Tensor:
+    """Return `(end - first, cells)`: how much the pixels take of each of the cells between `low` and `high`."""
+    place = (torch.arange(first, end, dtype=torch.float64) + 0.5 - low) / (high - low) * cells - 0.5
     # Within half a cell of the window's edge there is no second cell to mix with: the outermost cell's value holds.
-    scaled = functional.grid_sample(mask[None, None].float(), grid, padding_mode="border", align_corners=False)[0, 0]
-    return pixels.encode_window((scaled >= 0.5).numpy(), left, top, frame.size)
+    place = place.clamp(0, cells - 1)
+    lower = place.floor().clamp(max=max(cells - 2, 0))
+    share = (place - lower)[:, None]
+    at = lower.long()[:, None]
+    shares = torch.zeros(end - first, cells, dtype=torch.float64).scatter_(1, at, 1 - share)
+    return shares.scatter_add_(1, (at + 1).clamp(max=cells - 1), share).float()
 
 
 def put_back(found: dict[str, Tensor], frame: Frame, how: str) -> tuple[NDArray[np.float64], list[bytes]]:
@@ -189,18 +207,20 @@ def detect_photo(
     names: Sequence[str],
     least_score: float = LEAST_SCORE,
     short_side: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Detections:
     """Find the objects of one photo.
 
     Args:
         network: In evaluation mode.
-        photo: `(H, W, 3)` uint8 RGB.
+        photo: `(H, W, 3)` uint8 RGB; it may have been decoded at a reduced scale.
         side: Longer side of the network's input in pixels.
         names: Category names, in order of label 1..C.
         least_score: Detections below it are dropped.
         short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
+        size: `(height, width)` of the photo, if what is given was reduced.
     """
-    framed = frame_for(network, photo, side, short_side)
+    framed = frame_for(network, photo, side, short_side, size)
     frame = framed.frame
     device = next(iter(network.parameters())).device
     images = framed.image[None].to(device)
@@ -217,7 +237,7 @@ def detect_photo(
         scores=found["scores"].double().numpy()[keep],
         categories=tuple(names[int(found["labels"][i]) - 1] for i in keep),
         size=frame.size,
-        photo=photo,
+        photo=photo if size is None else None,
     )
 
 
@@ -246,6 +266,9 @@ def detect_photos(
     Raises:
         UserError: If a photo cannot be read, or has not the size of its entry.
     """
+    # Another framework's way of scaling begins with every pixel.
+    how = getattr(network, "conventions", None)
+    smooth = how is None or how.resample == "smooth"
     names = [c.name for c in categories]
     ids = {c.name: c.id for c in categories}
     images: list[Image] = []
@@ -254,16 +277,20 @@ def detect_photos(
         number = 0
         for image, path in photos:
             try:
-                pixel = read_photo(path)
+                if smooth:
+                    photo, size = read_reduced(path, DECODED * side)
+                else:
+                    photo = read_photo(path)
+                    size = (photo.shape[0], photo.shape[1])
             except UnreadableImage as error:
                 raise UserError("a photo cannot be read", [f"{path} {error}"], "replace or remove it") from None
-            if pixel.shape[:2] != image.size:
+            if size != image.size:
                 raise UserError(
                     "a photo's size is not the one its dataset states",
-                    [f"{path} is {pixel.shape[1]} x {pixel.shape[0]}, stated {image.width} x {image.height}"],
+                    [f"{path} is {size[1]} x {size[0]}, stated {image.width} x {image.height}"],
                     "prepare the data again",
                 )
-            found = detect_photo(network, pixel, side, names, least_score, short_side)
+            found = detect_photo(network, photo, side, names, least_score, short_side, size if smooth else None)
             images.append(image)
             for rle, box, score, name in zip(found.rles, found.boxes, found.scores, found.categories, strict=True):
                 number += 1

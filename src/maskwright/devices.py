@@ -81,7 +81,7 @@ def this_machine() -> Machine:
             torch.cuda.is_bf16_supported(),
             started,
         )
-    bf16 = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    bf16 = bool(torch.cpu._is_amx_tile_supported())
     return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started)
 
 

@@ -38,7 +38,13 @@ class Framed:
     normalised: bool = False
 
 
-def frame_for(network: Any, pixels: NDArray[np.uint8], side: int, short_side: int | None = None) -> Framed:
+def frame_for(
+    network: Any,
+    pixels: NDArray[np.uint8],
+    side: int,
+    short_side: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Framed:
     """Scale a photo for a network.
 
     Args:
@@ -46,14 +52,16 @@ def frame_for(network: Any, pixels: NDArray[np.uint8], side: int, short_side: in
         pixels: `(H, W, 3)` uint8 RGB.
         side: Longer side of the network's input, at most where a shorter side is given.
         short_side: Shorter side of the network's input, if `side` leaves room for it.
+        size: `(height, width)` of the photo, if what is given was decoded at a reduced scale; only where the network's
+            conventions scale smoothly, or it has none.
     """
     how = getattr(network, "conventions", None)
     if how is None and short_side is None:
-        return Framed(*frame_photo(pixels, side))
+        return Framed(*frame_photo(pixels, side, size))
     resample = "smooth" if how is None else how.resample
     if resample == "interpolate":
         return _interpolated(network, pixels, side, short_side)
-    inner = scaled_size(pixels.shape[:2], side, short_side, resample)
+    inner = scaled_size(size or pixels.shape[:2], side, short_side, resample)
     if inner == pixels.shape[:2]:
         scaled = pixels
     elif resample == "cv2":
@@ -65,7 +73,7 @@ def frame_for(network: Any, pixels: NDArray[np.uint8], side: int, short_side: in
     framed = np.full((up(inner[0]), up(inner[1]), 3), FILL, dtype=np.uint8)
     framed[: inner[0], : inner[1]] = scaled
     tensor = torch.from_numpy(np.ascontiguousarray(framed.transpose(2, 0, 1)))
-    return Framed(tensor, Frame(_size(pixels), inner))
+    return Framed(tensor, Frame(size or _size(pixels), inner))
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:

@@ -54,7 +54,8 @@ class Machine:
         name: For people.
         cores: CPU cores that this process may use.
         memory_mb: Main memory.
-        bf16: Whether the device computes bf16 natively (a CPU without it is ten times slower in bf16 than in 32 bits).
+        bf16: Whether the device computes bf16 fast: a GPU that has it, a CPU with AMX (one without any bf16 is ten
+            times slower in it than in 32 bits; one with AVX-512 bf16 alone was not measured, and does not count).
         started: How many processes others (torchrun, SLURM, Ray) have started to train together; 0: none.
     """
 
@@ -242,9 +243,14 @@ class _Planner:
         self.set("flip", True, "a mirrored object is still that object", default)
         self._augmentation(per_epoch)
         if cpu:
-            why = "this CPU computes bf16 natively" if self.machine.bf16 else "this CPU has no fast bf16"
-            # Depthwise convolutions, the nano's first stages, lose more in bf16 than its dense ones gain.
-            self.set("precision", "32", f"{why}, and depthwise layers are slow in bf16 on CPUs")
+            # Measured (benchmarks/layers.py, step.py): dense layers twice to four times faster, a step by a fifth.
+            fast = self.machine.bf16
+            why = (
+                "this CPU multiplies bf16 matrices (AMX): dense layers are faster, depthwise ones stay in 32 bits"
+                if fast
+                else "this CPU has no unit for bf16 matrices (AMX)"
+            )
+            self.set("precision", "bf16" if fast else "32", why)
         else:
             self.set(
                 "precision", "bf16" if self.machine.bf16 else "16", "half the memory and twice the speed on this GPU"

@@ -110,7 +110,16 @@ class BoxHead(nn.Module):
         """Map `(R, C, 7, 7)` to scores `(R, categories + 1)`, background first, and deltas `(R, 4)`."""
         x = functional.relu(self.fc1(x.flatten(1)))
         x = functional.relu(self.fc2(x))
-        return self.score(x), self.delta(x)
+        return self.score(x).float(), self.delta(x).float()  # places and shares: never in fewer than 32 bits
+
+
+class ProposalHead(RPNHead):  # type: ignore[misc]
+    """torchvision's, with results in 32 bits: a place in bf16 would be off by a pixel."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Map features per level to objectness `(N, A, H, W)` and deltas `(N, 4 A, H, W)`."""
+        objectness, deltas = super().forward(x)
+        return [o.float() for o in objectness], [d.float() for d in deltas]
 
 
 class MaskHead(nn.Module):
@@ -144,7 +153,7 @@ class MaskHead(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Map `(R, C, 14, 14)` and `(R, F + 1, 28, 28)`, the last channel a first guess, to logits `(R, 28, 28)`."""
         merged = self.merge(torch.cat([self.coarse(coarse), fine], 1))
-        return cast(Tensor, self.logit(merged)[:, 0] + fine[:, -1])
+        return cast(Tensor, self.logit(merged)[:, 0].float() + fine[:, -1])
 
 
 class MaskRCNN(nn.Module):
@@ -171,7 +180,7 @@ class MaskRCNN(nn.Module):
         anchors = AnchorGenerator(spec.anchor_sizes, (spec.aspect_ratios,) * len(spec.anchor_sizes))
         self.rpn = Proposals(
             anchors,
-            RPNHead(c, anchors.num_anchors_per_location()[0]),
+            ProposalHead(c, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.6,
             bg_iou_thresh=0.3,
             batch_size_per_image=128,
@@ -193,7 +202,8 @@ class MaskRCNN(nn.Module):
         pyramid["semantic"] = self.semantic(fine)
         # The mask head reads, beside the features, how much each pixel looks like an object of any category.
         pyramid["4"] = torch.cat([fine, pyramid["semantic"].amax(1, keepdim=True)], 1)
-        return cast("OrderedDict[str, Tensor]", pyramid)
+        # Anchors and boxes take the features' type, and pooling adds up in it.
+        return OrderedDict((name, level.float()) for name, level in pyramid.items())
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of a batch, and what tells how it goes, detached.

@@ -78,41 +78,98 @@ def _by_torchvision(
 def _by_embedding_bag(
     maps: list[Tensor], strides: Sequence[int], boxes: Tensor, photo: Tensor, levels: Tensor, side: int, sampling: int
 ) -> Tensor:
-    channels = maps[0].shape[1]
-    # One table of all cells of all levels; a row is one cell's feature vector.
-    table = torch.cat([m.float().permute(0, 2, 3, 1).reshape(-1, channels) for m in maps])
+    parts, rows = [], []
+    for level, (features, stride) in enumerate(zip(maps, strides, strict=True)):
+        chosen = torch.nonzero(levels == level)[:, 0]
+        rows.append(chosen)
+        parts.append(pool_level(features, boxes[chosen], photo[chosen], side, 1.0 / stride, sampling))
+    return torch.cat(parts)[torch.cat(rows).argsort()].permute(0, 3, 1, 2)
+
+
+def pool_level(
+    features: Tensor, boxes: Tensor, photo: Tensor, side: int, scale: float, sampling: int, aligned: bool = True
+) -> Tensor:
+    """Resample one map of features under boxes, as `torchvision.ops.roi_align` does; on a CPU the fast way.
+
+    Args:
+        features: `(N, C, H, W)`, fastest in channels last.
+        boxes: `(R, 4)` in pixels of the input.
+        photo: `(R,)` int64: which map of the batch each is for.
+        side: Cells of the output grid per side.
+        scale: Cells of the map per pixel of the input.
+        sampling: Sample points per cell and axis; 0: as many as the cell has pixels, rounded up.
+        aligned: Whether places count from the middle of pixels.
+
+    Returns:
+        `(R, side, side, C)` float32.
+    """
+    channels, height, width = features.shape[1:]
+    # One table of all cells; a row is one cell's feature vector.
+    table = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
     with torch.no_grad():
-        shapes = torch.tensor([m.shape[-2:] for m in maps], dtype=torch.int64)
-        sizes = shapes.prod(1) * maps[0].shape[0]
-        start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)[:-1]])[levels]
-        height, width = shapes[levels, 0], shapes[levels, 1]
-        stride = torch.tensor(list(strides), dtype=boxes.dtype)[levels]
-        scaled = boxes / stride[:, None] - 0.5  # pixel centres at .5, as RoIAlign's `aligned=True`
-        columns, column_weights = _taps(scaled[:, 0], scaled[:, 2], width, side, sampling)
-        lines, line_weights = _taps(scaled[:, 1], scaled[:, 3], height, side, sampling)
-        taps = 2 * sampling
-        base = (start + photo * height * width)[:, None, None, None, None]
-        index = base + lines.view(-1, side, 1, taps, 1) * width[:, None, None, None, None]
-        index = index + columns.view(-1, 1, side, 1, taps)
-        weight = line_weights.view(-1, side, 1, taps, 1) * column_weights.view(-1, 1, side, 1, taps)
-    rows = len(boxes) * side * side
+        scaled = boxes * scale - (0.5 if aligned else 0.0)
+        low, lengths = scaled[:, :2], scaled[:, 2:] - scaled[:, :2]
+        if not aligned:
+            lengths = lengths.clamp(min=1.0)
+        points = torch.full_like(lengths, sampling) if sampling else (lengths / side).ceil()
+        indices, weights, counts = [], [], []
+        groups, group = torch.unique(points.long(), dim=0, return_inverse=True)
+        order = []
+        for number, (across, down) in enumerate(groups.tolist()):
+            chosen = torch.nonzero(group == number)[:, 0]
+            order.append(chosen)
+            start, length = low[chosen], lengths[chosen]
+            columns, column_weights = taps(start[:, 0], length[:, 0], width, side, across)
+            lines, line_weights = taps(start[:, 1], length[:, 1], height, side, down)
+            base = (photo[chosen] * height * width)[:, None, None, None, None]
+            index = base + lines[:, :, None, :, None] * width + columns[:, None, :, None, :]
+            weight = line_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+            # What a cell reads: the entries that weigh something, in one row behind the other.
+            used = weight != 0
+            indices.append(index[used])
+            weights.append(weight[used])
+            counts.append(used.flatten(3).sum(3).flatten())
+    if not order:
+        return table[:0].view(0, 1, 1, channels).expand(0, side, side, channels)  # joined to the features all the same
+    count = torch.cat(counts)
+    offsets = count.cumsum(0) - count
     pooled = functional.embedding_bag(
-        index.reshape(rows, taps * taps), table, per_sample_weights=weight.reshape(rows, taps * taps), mode="sum"
-    )
-    return pooled.view(len(boxes), side, side, channels).permute(0, 3, 1, 2)
+        torch.cat(indices), table, offsets, per_sample_weights=torch.cat(weights), mode="sum"
+    ).view(len(boxes), side, side, channels)
+    return pooled if len(order) == 1 else pooled[torch.cat(order).argsort()]
 
 
-def _taps(low: Tensor, high: Tensor, length: Tensor, side: int, sampling: int) -> tuple[Tensor, Tensor]:
-    """Return the cells `(R, side * sampling * 2)` and weights that linear interpolation reads along one axis."""
-    points = side * sampling
-    steps = (torch.arange(points, dtype=low.dtype) + 0.5) / points
-    position = low[:, None] + (high - low)[:, None] * steps
-    last = (length - 1)[:, None]
+def taps(low: Tensor, size: Tensor, length: int, side: int, sampling: int) -> tuple[Tensor, Tensor]:
+    """Return the cells and weights that linear interpolation reads along one axis.
+
+    Sample points less than a cell apart read the same cells; each is then named once with its whole weight, and the
+    other entries weigh zero. The fewer entries, the less there is to add up, above all in the backward pass.
+
+    Args:
+        low: `(R,)` where each box begins, in cells.
+        size: `(R,)` how long it is.
+        length: Cells of the map along the axis.
+        side: Cells of the output.
+        sampling: Sample points per cell of the output.
+
+    Returns:
+        Both `(R, side, 2 * sampling)`, int64 and float.
+    """
+    steps = (torch.arange(side * sampling, dtype=low.dtype, device=low.device) + 0.5) / (side * sampling)
+    position = low[:, None] + size[:, None] * steps
     # torchvision: a point more than one cell outside counts as zero, one less far outside as the border cell.
-    inside = (position >= -1) & (position <= length[:, None])
-    position = torch.minimum(position.clamp(min=0), last.to(position.dtype))
+    inside = (position >= -1) & (position <= length)
+    position = position.clamp(0, length - 1)
     lower = position.floor().to(torch.int64)
-    upper = torch.minimum(lower + 1, last)
+    upper = (lower + 1).clamp(max=length - 1)
     share = position - lower
     weights = torch.stack([1 - share, share], -1) * inside[..., None] / sampling
-    return torch.stack([lower, upper], -1).flatten(1), weights.flatten(1)
+    cells = torch.stack([lower, upper], -1).view(len(low), side, 2 * sampling)
+    weights = weights.view(len(low), side, 2 * sampling)
+    for first in range(2 * sampling):
+        # Points lie in order, so that only near ones can read the same cell; with few points, all are compared.
+        for second in range(first + 1, min(first + 4, 2 * sampling) if sampling > 2 else 2 * sampling):
+            same = cells[..., first] == cells[..., second]
+            weights[..., first] += weights[..., second] * same
+            weights[..., second] *= ~same
+    return cells, weights
