@@ -93,8 +93,11 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "unmatched": "skip",
         "on": "ray",
         "tracker": "mlflow",
+        "optimiser": "sgd",
+        "schedule": "steps",
         "split": "val",
         "side": 256,
+        "short_side": 128,
         "size": 128,
         "scale_jitter": 1.5,
     }
@@ -104,12 +107,12 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         tokens = ["--" + name.replace("_", "-")] + ([] if switch else [str(value)])
         called.clear()
         code, _, err = run(capsys, verb, *POSITIONALS[verb], *tokens)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, ""), name
         ((_, args, kwargs),) = called
         if name == "masks":  # an argument of its own
             assert Path("x") in (*args, kwargs.get("masks"))
         else:
-            assert kwargs[name] == value
+            assert kwargs[name] == ((value,) if "tuple" in str(field.annotation) else value)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -115,11 +115,13 @@ def preflight(data, said=None, **changes):
 
 def under(data, made, tell=lambda _text: None):
     from maskwright.beginning import new_run
-    from maskwright.train import _optimiser
+    from maskwright.optimisers import optimiser_for
 
     truth = Dataset.read_split(data, "train")
     run = new_run(data / "run", data, made, {})
-    return module.preflight(run, made, this_machine(), truth, 3, lambda n: _optimiser(made.settings, n), LOSSES, tell)
+    return module.preflight(
+        run, made, this_machine(), truth, 3, lambda n: optimiser_for(made.settings, n), LOSSES, tell
+    )
 
 
 def refusal(data, **changes):

@@ -207,15 +207,15 @@ class StockMaskRCNN(nn.Module):
         return x.contiguous()
 
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the losses of a batch, and `box_accuracy` (a share, not a loss, detached).
+        """Return the losses of a batch, and what tells how it goes, detached.
 
         Args:
             images: `(N, 3, H, W)`, RGB, 0..255, any dtype; H and W multiples of 32.
             targets: One per photo; a photo may have no object.
 
         Returns:
-            Scalars `objectness`, `rpn_box`, `classifier`, `box`, `mask`, `semantic` (zero: there is no such part) and
-            `box_accuracy`.
+            Scalars: the losses `objectness`, `rpn_box`, `classifier`, `box`, `mask` and `semantic` (zero: there is no
+            such part); `box_accuracy`, `category_accuracy` and `positives` as of `MaskRCNN`.
         """
         x = self.normalise(images)
         features = self.backbone(x)
@@ -236,6 +236,8 @@ class StockMaskRCNN(nn.Module):
             "mask": self._mask_loss(features, rois, labels, matches, targets),
             "semantic": classifier.new_zeros(()),
             "box_accuracy": (scores.detach().argmax(1) == flat).float().mean(),
+            "category_accuracy": (scores.detach()[near, 1:].argmax(1) + 1 == flat[near]).sum() / max(len(near), 1),
+            "positives": flat.new_tensor(len(near) / len(targets), dtype=torch.float32),
         }
 
     def _assign(
