@@ -13,11 +13,12 @@ import maskwright
 from maskwright import cli, settings
 from maskwright.errors import UserError
 
-VERBS = ("check", "demo", "evaluate", "make", "masks", "predict", "prepare", "report", "train")
+VERBS = ("check", "demo", "evaluate", "import-weights", "make", "masks", "predict", "prepare", "report", "train")
 MODELS = {
     "check": settings.CheckSettings,
     "demo": settings.DemoSettings,
     "evaluate": settings.EvaluateSettings,
+    "import-weights": settings.ImportSettings,
     "make": settings.MakeSettings,
     "masks": settings.MasksSettings,
     "predict": settings.PredictSettings,
@@ -28,6 +29,7 @@ POSITIONALS = {
     "check": ["DATA"],
     "demo": ["-o", "O"],
     "evaluate": ["T", "D"],
+    "import-weights": ["F", "-o", "O"],
     "make": ["RAW", "-o", "O"],
     "masks": ["C", "-o", "O"],
     "predict": ["R", "P", "-o", "O"],
@@ -49,9 +51,10 @@ def called(monkeypatch):
         return stage
 
     for verb in VERBS:
-        module = types.ModuleType(f"maskwright.{verb}")
-        setattr(module, verb, note(verb))
-        monkeypatch.setitem(sys.modules, f"maskwright.{verb}", module)
+        name = verb.replace("-", "_")
+        module = types.ModuleType(f"maskwright.{name}")
+        setattr(module, name, note(verb))
+        monkeypatch.setitem(sys.modules, f"maskwright.{name}", module)
     return calls
 
 
@@ -92,6 +95,12 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "side": 256,
         "size": 128,
         "scale_jitter": 1.5,
+        "short_side": 200,
+        "optimiser": "sgd",
+        "momentum": 0.5,
+        "schedule": "steps",
+        "style": "caffe",
+        "drops": 3,
     }
     for name, field in model.model_fields.items():
         switch = "bool" in str(field.annotation)
@@ -104,14 +113,14 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         if name == "masks":  # an argument of its own
             assert Path("x") in (*args, kwargs.get("masks"))
         else:
-            assert kwargs[name] == value
+            assert kwargs[name] == ((value,) if name == "drops" else value)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_takes_what_its_function_takes(verb):
     """The same names on the command line and in Python."""
-    function = inspect.signature(getattr(maskwright, verb)).parameters
-    command = inspect.signature(getattr(cli, verb)).parameters
+    function = inspect.signature(getattr(maskwright, verb.replace("-", "_"))).parameters
+    command = inspect.signature(getattr(cli, verb.replace("-", "_"))).parameters
     fields = MODELS[verb].model_fields if verb in MODELS else {}
     mine = {"out" if name == "output" else name for name in command if name not in fields or name == "masks"}
     theirs = {name for name, p in function.items() if p.kind is not p.VAR_KEYWORD} - {"say", "progress"}
@@ -149,7 +158,7 @@ MISTAKES = {
     "trian": """\
 there is no such verb
   trian; did you mean 'train'?
-fix: the verbs are check, demo, evaluate, make, masks, predict, prepare, report, train
+fix: the verbs are check, demo, evaluate, import-weights, make, masks, predict, prepare, report, train
 """,
     "train DATA": """\
 something is missing from the command

@@ -21,6 +21,7 @@ from maskwright.check import check
 from maskwright.dataset import Annotation, Dataset
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import MaskRCNN
+from maskwright.optimisers import optimiser_for
 from maskwright.plan import plan
 from maskwright.preflight import chosen_photos, median_two, part_of, usable
 from maskwright.run import BEST, LAST, Run
@@ -114,11 +115,13 @@ def preflight(data, said=None, **changes):
 
 
 def under(data, made, tell=lambda _text: None):
-    from maskwright.train import _new_run, _optimiser
+    from maskwright.train import _new_run
 
     truth = Dataset.read_split(data, "train")
     run = _new_run(data / "run", data, made, {})
-    return module.preflight(run, made, this_machine(), truth, 3, lambda n: _optimiser(made.settings, n), LOSSES, tell)
+    return module.preflight(
+        run, made, this_machine(), truth, 3, lambda n: optimiser_for(made.settings, n), LOSSES, tell
+    )
 
 
 def refusal(data, **changes):

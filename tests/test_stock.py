@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stock_world import as_torchvision, photo, reference
 
 from maskwright import pixels
 from maskwright.detections import detect_photo
 from maskwright.framing import frame_for
 from maskwright.models.conventions import CAFFE, DETECTRON2, MMDETECTION, NATIVE, TORCHVISION
 from maskwright.models.stock import StillNorm, StockMaskRCNN, StockSpec
+from stock_world import as_torchvision, photo, reference
 
 NAMES = ("a", "b", "c")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskwright.errors import UserError as UserError
     from maskwright.evaluate import Evaluation as Evaluation
     from maskwright.evaluate import evaluate as evaluate
+    from maskwright.import_weights import import_weights as import_weights
     from maskwright.make import make as make
     from maskwright.masks import masks as masks
     from maskwright.plan import Plan as Plan
@@ -49,6 +50,7 @@ _HOMES = {
     "check": "check",
     "demo": "demo",
     "evaluate": "evaluate",
+    "import_weights": "import_weights",
     "load": "predict",
     "make": "make",
     "masks": "masks",
@@ -72,6 +74,7 @@ __all__ = [  # noqa: RUF022  (types first, then verbs)
     "check",
     "demo",
     "evaluate",
+    "import_weights",
     "load",
     "make",
     "masks",
