@@ -13,12 +13,25 @@ import maskwright
 from maskwright import cli, settings
 from maskwright.errors import UserError
 
-VERBS = ("check", "demo", "evaluate", "make", "masks", "predict", "prepare", "report", "settings", "train")
-FUNCTIONS = {verb: "settings_from" if verb == "settings" else verb for verb in VERBS}
+VERBS = (
+    "check",
+    "demo",
+    "evaluate",
+    "import-weights",
+    "make",
+    "masks",
+    "predict",
+    "prepare",
+    "report",
+    "settings",
+    "train",
+)
+FUNCTIONS = {verb: "settings_from" if verb == "settings" else verb.replace("-", "_") for verb in VERBS}
 MODELS = {
     "check": settings.CheckSettings,
     "demo": settings.DemoSettings,
     "evaluate": settings.EvaluateSettings,
+    "import-weights": settings.ImportSettings,
     "make": settings.MakeSettings,
     "masks": settings.MasksSettings,
     "predict": settings.PredictSettings,
@@ -29,6 +42,7 @@ POSITIONALS = {
     "check": ["DATA"],
     "demo": ["-o", "O"],
     "evaluate": ["T", "D"],
+    "import-weights": ["F", "-o", "O"],
     "make": ["RAW", "-o", "O"],
     "masks": ["C", "-o", "O"],
     "predict": ["R", "P", "-o", "O"],
@@ -101,6 +115,8 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "momentum": 0.5,
         "size": 128,
         "scale_jitter": 1.5,
+        "style": "caffe",
+        "drops": 3,
     }
     for name, field in model.model_fields.items():
         switch = "bool" in str(field.annotation)
@@ -120,7 +136,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
 def test_a_verb_takes_what_its_function_takes(verb):
     """The same names on the command line and in Python."""
     function = inspect.signature(getattr(maskwright, FUNCTIONS[verb])).parameters
-    command = inspect.signature(getattr(cli, verb)).parameters
+    command = inspect.signature(getattr(cli, verb.replace("-", "_"))).parameters
     fields = MODELS[verb].model_fields if verb in MODELS else {}
     mine = {"out" if name == "output" else name for name in command if name not in fields or name == "masks"}
     theirs = {name for name, p in function.items() if p.kind is not p.VAR_KEYWORD} - {"say", "progress"}
@@ -165,7 +181,7 @@ MISTAKES = {
     "trian": """\
 there is no such verb
   trian; did you mean 'train'?
-fix: the verbs are check, demo, evaluate, make, masks, predict, prepare, report, settings, train
+fix: the verbs are check, demo, evaluate, import-weights, make, masks, predict, prepare, report, settings, train
 """,
     "train DATA": """\
 something is missing from the command

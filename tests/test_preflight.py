@@ -21,6 +21,7 @@ from maskwright.check import check
 from maskwright.dataset import Annotation, Dataset
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import MaskRCNN
+from maskwright.optimisers import optimiser_for
 from maskwright.plan import plan
 from maskwright.preflight import chosen_photos, median_two, part_of, usable
 from maskwright.run import BEST, LAST, Run
@@ -115,7 +116,6 @@ def preflight(data, said=None, **changes):
 
 def under(data, made, tell=lambda _text: None):
     from maskwright.beginning import new_run
-    from maskwright.optimisers import optimiser_for
 
     truth = Dataset.read_split(data, "train")
     run = new_run(data / "run", data, made, {})

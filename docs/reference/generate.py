@@ -15,7 +15,19 @@ from maskwright.mend import SAFE, UNSAFE
 PAGE = Path(__file__).with_name("cli.md")
 FINDINGS = Path(__file__).with_name("findings.md")
 WIDTH = 100
-ORDER = ("make", "prepare", "check", "train", "predict", "evaluate", "report", "masks", "settings", "demo")
+ORDER = (
+    "make",
+    "prepare",
+    "check",
+    "train",
+    "predict",
+    "evaluate",
+    "report",
+    "masks",
+    "settings",
+    "import-weights",
+    "demo",
+)
 
 HEAD = """\
 # The command line

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskwright.errors import UserError as UserError
     from maskwright.evaluate import Evaluation as Evaluation
     from maskwright.evaluate import evaluate as evaluate
+    from maskwright.import_weights import import_weights as import_weights
     from maskwright.make import make as make
     from maskwright.masks import masks as masks
     from maskwright.plan import Plan as Plan
@@ -50,6 +51,7 @@ _HOMES = {
     "check": "check",
     "demo": "demo",
     "evaluate": "evaluate",
+    "import_weights": "import_weights",
     "load": "predict",
     "make": "make",
     "masks": "masks",
@@ -74,6 +76,7 @@ __all__ = [  # noqa: RUF022  (types first, then verbs)
     "check",
     "demo",
     "evaluate",
+    "import_weights",
     "load",
     "make",
     "masks",

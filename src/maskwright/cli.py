@@ -25,6 +25,7 @@ from maskwright.settings import (
     CheckSettings,
     DemoSettings,
     EvaluateSettings,
+    ImportSettings,
     MakeSettings,
     MasksSettings,
     PredictSettings,
@@ -83,7 +84,7 @@ def _verb(usage: str, model: type[Settings] = Settings) -> Callable[[Verb], Verb
         parameters = [*typed, *options]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(run, usage=f"Usage: maskwright {function.__name__} {usage}")
+        app.command(run, usage=f"Usage: maskwright {function.__name__.replace('_', '-')} {usage}")
         return run
 
     return register
@@ -227,6 +228,29 @@ def train(
         progress=sys.stderr.isatty(),
         **typed,
     )
+
+
+@_verb("FILE -o RUN [options]", ImportSettings)
+def import_weights(
+    file: Path,
+    /,
+    *,
+    output: OutputFolder,
+    overwrite: Overwrite = False,
+    **settings: Any,
+) -> None:
+    """Make a run of a Mask R-CNN that torchvision, MMDetection or Detectron2 trained.
+
+    What is loaded, and what is not, is shown; nothing in the file is executed.
+
+    Example: maskwright import-weights mask_rcnn.pth -o RUN --categories hammer,nut
+
+    Args:
+        file: A .pth, .pkl or .safetensors file.
+    """
+    from maskwright.import_weights import import_weights
+
+    import_weights(file, output, overwrite=overwrite, say=_say, **settings)
 
 
 @_verb("RUN PHOTOS -o OUT [options]", PredictSettings)

@@ -197,6 +197,39 @@ class TrainSettings(Settings):
         return self
 
 
+class ImportSettings(Settings):
+    """How weights of another framework become a run."""
+
+    categories: str | None = Field(
+        None,
+        description="The categories' names with commas between them, in the network's order; what the file tells, or"
+        " COCO's, if not given.",
+    )
+    data: str | None = Field(None, description="A prepared data folder that has the categories.")
+    style: Literal["pytorch", "caffe"] | None = Field(
+        None,
+        description="Of the backbone, where the file does not tell: caffe takes blue, green, red and strides in 1x1.",
+    )
+    norm_eps: float | None = Field(
+        None,
+        ge=0,
+        description="What torchvision's frozen norms add to the variance: 0 if trained on from its COCO weights.",
+    )
+    side: int = Field(1333, ge=64, le=2048, description="Longer side of the network's input in pixels, at most.")
+    short_side: int | None = Field(
+        None,
+        ge=64,
+        le=2048,
+        description="Shorter side of the network's input, if the longer one leaves room; 800 if not given.",
+    )
+
+    @model_validator(mode="after")
+    def _sides(self) -> Self:
+        if self.short_side is not None and self.short_side > self.side:
+            raise ValueError(f"short_side is {self.short_side}, longer than side, which is {self.side}")
+        return self
+
+
 class PredictSettings(Settings):
     """How photos become detections and mask images."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maskwright.errors import UserError
-from maskwright.models.checkpoints import read_checkpoint
+from maskwright.models.checkpoints import Stored, read_checkpoint
 from maskwright.models.conventions import NATIVE, Conventions
 from maskwright.models.convert import ARCHITECTURE_OF, KINDS, Converted, converted, tensors_by_part
 from maskwright.models.stock import StockMaskRCNN, StockSpec
@@ -187,7 +187,14 @@ def fetch(url: str) -> Path:
     return path
 
 
-def fill(network: nn.Module, heads: str, path: Path, source: str) -> Loaded:
+def fill(
+    network: nn.Module,
+    heads: str,
+    path: Path,
+    source: str,
+    found: Converted | None = None,
+    stored: Stored | None = None,
+) -> Loaded:
     """Load a file into a network; layers of other categories stay random.
 
     Args:
@@ -195,12 +202,14 @@ def fill(network: nn.Module, heads: str, path: Path, source: str) -> Loaded:
         heads: `v1`, `v2` or `nano`.
         path: The file.
         source: How the user named it.
+        found: What is in it, if it is known already.
+        stored: The file, if it is read already.
 
     Raises:
         UserError: If the file is of another network.
     """
-    stored = read_checkpoint(path)
-    found = converted(stored)
+    stored = stored or read_checkpoint(path)
+    found = found or converted(stored)
     ours = network.state_dict()
     tensors = _of_network(found, network, heads, path)
     loaded, rebuilt, wrong = [], {}, []
