@@ -216,29 +216,35 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def content_of(path: Path) -> bytes:
+def content_of(path: str | Path) -> bytes:
     """Read a picture file whole, to be hashed and decoded from memory.
 
     Raises:
         UnreadableImage: If it cannot be read, is empty, or is larger than `MOST_BYTES`.
     """
     try:
-        with open(path, "rb", buffering=0) as handle:
-            size = os.fstat(handle.fileno()).st_size
+        file = os.open(path, _READING)  # a file object takes as long as reading a small file
+        try:
+            size = os.fstat(file).st_size
             if size > MOST_BYTES:
                 raise UnreadableImage(f"has {size:,} bytes; at most {MOST_BYTES:,} are read")
-            content = handle.read(size + 1)
+            content = os.read(file, size + 1)
             if len(content) != size or not size:  # no plain file, or not all of it in one go
                 pieces = [content]
                 while content and sum(map(len, pieces)) <= MOST_BYTES:  # what is no file, such as a device, has no end
-                    content = handle.read(1 << 20)
+                    content = os.read(file, 1 << 20)
                     pieces.append(content)
                 content = b"".join(pieces)
+        finally:
+            os.close(file)
     except OSError as error:
         raise UnreadableImage(f"cannot be opened ({error.strerror})") from None
     if len(content) > MOST_BYTES:
         raise UnreadableImage(f"has no end; at most {MOST_BYTES:,} bytes are read")
     return content
+
+
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

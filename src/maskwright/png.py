@@ -29,12 +29,14 @@ class Crop(NamedTuple):
         top: Line of the picture at which it begins.
         left: Column at which it begins.
         size: `(height, width)` of the picture.
+        only: The one value beside 0, if there is just one; else 0.
     """
 
     values: NDArray[np.uint8]
     top: int
     left: int
     size: tuple[int, int]
+    only: int = 0
 
     def whole(self) -> NDArray[np.uint8]:
         """Return the picture, `(height, width)` uint8."""
@@ -161,12 +163,14 @@ def grey(content: bytes, most_pixels: int) -> Crop | None:
     if left == right:
         return Crop(np.zeros((0, 0), dtype=np.uint8), 0, 0, parts.size)
     # Where a line stores no difference it goes on as it was: the column and the line behind the last ones tell how.
-    values = _unfiltered(lines[top:last], left, min(right + 1, width))
-    if values is not None and right + 1 < width and values[:, -1].any():
-        values = _unfiltered(lines[top:last], left, width)
+    last, right = min(last + 1, height), min(right + 1, width)
+    values, only = _unfiltered(lines[top:last], left, right)
+    if values is not None and right < width and values[:, -1].any():
+        right = width
+        values, only = _unfiltered(lines[top:last], left, right)
     if values is not None and last < height and values[-1].any():
-        values = _unfiltered(lines[top:], left, left + values.shape[1])
-    return None if values is None else Crop(values, top, left, parts.size)
+        values, only = _unfiltered(lines[top:], left, right)
+    return None if values is None else Crop(values, top, left, parts.size, only)
 
 
 _PLAIN = frozenset({b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"})
@@ -207,27 +211,84 @@ def _used_columns(lines: NDArray[np.uint8]) -> tuple[int, int]:
     return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
 
 
-def _unfiltered(lines: NDArray[np.uint8], left: int, right: int) -> NDArray[np.uint8] | None:
+def _unfiltered(lines: NDArray[np.uint8], left: int, right: int) -> tuple[NDArray[np.uint8] | None, int]:
     """Undo the filters of lines of 1 + W bytes, of which nothing is stored left of `left` nor above.
 
     Returns:
-        `(h, right - left)` uint8; `None` where a line has the filter Average, which masks hardly ever have.
+        `(h, right - left)` uint8; `None` where a line has the filter Average, which masks hardly ever have. And the one
+        value beside 0, if it is known that there is just one, else 0.
     """
     kinds = lines[:, 0]
-    values = lines[:, left + 1 : right + 1].copy()
+    stored = lines[:, left + 1 : right + 1]
+    values = stored.copy()
     sub = np.flatnonzero(kinds == 1)
     if len(sub):
         values[sub] = np.add.accumulate(values[sub], axis=1, dtype=np.uint8)
+    each, quick = kinds.tolist(), values.copy()
+    only = _undo_upward_of_two(quick, each)
+    if only:
+        return quick, only
     add, above = np.add, np.zeros(values.shape[1], dtype=np.uint8)
-    for line, kind in zip(values, kinds.tolist(), strict=True):
+    for line, kind in zip(values, each, strict=True):
         if kind == 2:
             add(above, line, line)
         elif kind == 4:
             _undo_paeth(line, above)
         elif kind == 3:
-            return None
+            return None, 0
         above = line
-    return values
+    return values, 0
+
+
+def _undo_upward_of_two(values: NDArray[np.uint8], kinds: list[int]) -> int:
+    """Undo the filters that look at the line above, in place, as if there were just one value beside 0.
+
+    The filter Paeth then guesses the pixel above where that differs from the one before it, and else the pixel to the
+    left. So a difference that is stored turns all pixels from there to the next change of the line above.
+
+    Args:
+        values: `(h, w)`, as stored, but for lines of other filters, which are as they should be.
+        kinds: The filter of each line.
+
+    Returns:
+        The one value; 0 where there are more, and what is in `values` then is of no use.
+    """
+    inked = values[0][values[0] != 0]  # the first line is guessed from nothing: its first difference is a value
+    for line in values[1:] if not len(inked) else ():
+        inked = line[line != 0]
+        if len(inked):
+            break
+    if not len(inked) or 3 in kinds:
+        return 0
+    only = int(inked[0])
+    by_value = {0: bytes((only,)), only: b"\0"}
+    rows = [row for row, kind in enumerate(kinds) if kind == 4]
+    at: dict[int, list[int]] = {row: [] for row in rows}
+    if rows:
+        row_of, columns = values[rows].nonzero()
+        for k, column in zip(row_of.tolist(), columns.tolist(), strict=True):
+            at[rows[k]].append(column)
+    add, above = np.add, np.zeros(values.shape[1], dtype=np.uint8)
+    turned = (only, 256 - only)
+    for row, (line, kind) in enumerate(zip(values, kinds, strict=True)):
+        if kind == 2:
+            add(above, line, line)
+        elif kind == 4:
+            before = above.tobytes()
+            differences = line.tobytes()
+            line[:] = above
+            for column in at[row]:
+                other = by_value.get(before[column])
+                if other is None:
+                    return 0
+                end = before.find(other, column)
+                value = only - int(line[column])
+                if differences[column] != turned[value == 0]:
+                    return 0
+                line[column : len(before) if end < 0 else end] = value
+        above = line
+    mask = values == only
+    return only if np.count_nonzero(mask) == np.count_nonzero(values) else 0
 
 
 def _undo_paeth(line: NDArray[np.uint8], above: NDArray[np.uint8]) -> None:

@@ -216,15 +216,13 @@ def look(path: Path, content: bytes | None = None) -> Values:
 
 def _bright(crop: png.Crop, lossy: bool) -> Values | None:
     """Say what a mask of 0 and one bright value holds, the most usual by far; `None` for others."""
-    top = int(crop.values.max()) if crop.values.size else 0
+    top = crop.only
     span = _span(top)
     cut = span // 2 + 1
     if top < cut or 8 * top < 7 * span:
         return None
-    mask = crop.values == top
+    mask = crop.values != 0
     filled = int(np.count_nonzero(mask))
-    if filled != np.count_nonzero(crop.values):
-        return None
     return Values(
         size=crop.size,
         kind="grey",
