@@ -23,6 +23,7 @@ from maskwright.batches import (
 )
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
+from maskwright.settings import TrainSettings
 
 RED, BLUE = (220, 30, 30), (40, 90, 160)
 WILD = Augmentation(flip=True, turn=True, scale_jitter=2.0, colour_jitter=0.4)
@@ -372,3 +373,57 @@ def test_a_large_jpeg_is_decoded_reduced_and_its_masks_stay_on_it(folder):
     assert overlap(red(sample.image), sample.masks[0].numpy().astype(bool)) > 0.97
     small = Picture.fromarray(mask.astype(np.uint8) * 255).resize((128, 96), Picture.Resampling.BOX)
     assert overlap(sample.masks[0].numpy().astype(bool), np.asarray(small) >= 128) > 0.97
+
+
+# Photos that keep their shape
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000))
+def test_a_kept_shape_reaches_one_limit_and_exceeds_none(height, width):
+    short, long = sorted(kept_shape((height, width), (800, 1333)))
+    assert short <= 800
+    assert long <= 1333
+    assert short == 800 or long == 1333
+
+
+def test_photos_keep_their_shape_and_are_padded_to_the_largest(tmp_path):
+    sizes = [(60, 90), (100, 50), (30, 120)]
+    data = dataset(tmp_path, [[(shape(*size), 3, False)] for size in sizes])
+    photos = Photos(data, (64, 96), NO_AUGMENTATION, 0, sides=(48, 80))
+    inner = [(48, 72), (80, 40), (20, 80)]
+    samples = [photos.sample(i, 0, i) for i in range(3)]
+    assert [tuple(s.image.shape) for s in samples] == [(3, 64, 96), (3, 96, 64), (3, 32, 96)]
+    for sample, size, kept in zip(samples, sizes, inner, strict=True):
+        assert kept_shape(size, (48, 80)) == kept
+        outside = torch.ones(sample.image.shape[1:], dtype=torch.bool)
+        outside[: kept[0], : kept[1]] = False
+        assert (sample.image[:, outside] == torch.tensor(MEAN_FILL)[:, None]).all()
+        assert not sample.masks[:, outside].any()
+        expected = np.asarray(Picture.fromarray(shape(*size)).resize(kept[::-1])) > 0
+        assert overlap(sample.masks[0, : kept[0], : kept[1]].numpy().astype(bool), expected) > 0.8
+        assert overlap(red(sample.image), sample.masks[0].numpy().astype(bool)) > 0.8
+    batch = make_batch(photos, 0, 3)
+    assert batch.images.shape == (3, 3, 96, 96)
+    for i, photo in enumerate(batch.photos):
+        image, masks = samples[photo].image, samples[photo].masks
+        assert torch.equal(batch.images[i][:, : image.shape[1], : image.shape[2]], image)
+        assert torch.equal(batch.targets[i]["masks"][:, : masks.shape[1], : masks.shape[2]], masks)
+        assert batch.targets[i]["masks"].sum() == masks.sum()
+
+
+def test_a_kept_photo_is_only_mirrored(tmp_path):
+    data = dataset(tmp_path, [[(shape(64, 96), 3, False)]])
+    how = Augmentation.of(TrainSettings(flip=True, turn=False, scale_jitter=1, colour_jitter=0, short_side=64, side=96))
+    assert how.tilt_degrees == 0
+    photos = Photos(data, (64, 96), how, 0, sides=(64, 96))
+    plain = torch.from_numpy(painted(shape(64, 96)).transpose(2, 0, 1).copy())
+    seen = {
+        "plain" if torch.equal(s.image, plain) else "mirrored" if torch.equal(s.image, plain.flip(2)) else "other"
+        for s in (photos.sample(0, step, 0) for step in range(12))
+    }
+    assert seen == {"plain", "mirrored"}
+
+
+def test_the_sides_are_those_of_the_settings():
+    assert sides_of(TrainSettings(side=1333, short_side=800)) == (800, 1333)
+    assert sides_of(TrainSettings(side=384)) is None

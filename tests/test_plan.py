@@ -358,6 +358,94 @@ def test_the_table_has_a_line_for_every_value():
     assert flip.split()[:3] == ["flip", "yes", "default"]
 
 
+def origin(train=None, machine=CPU, **said):
+    return planned(train, machine, architecture="maskrcnn-r50-fpn", **said)
+
+
+def test_the_stock_network_has_the_origins_recipe():
+    made = origin(split_of(photos=4535, median=(3024, 4032)), repeat=4)
+    wanted = {
+        "weights": "imagenet",
+        "epochs": 24,
+        "drops": (16, 22),
+        "schedule": "steps",
+        "warmup": 500,
+        "optimiser": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "learning_rate": 0.0025,
+        "backbone_rate": 1.0,
+        "batch_size": 2,
+        "side": 1333,
+        "short_side": 800,
+        "flip": True,
+        "turn": False,
+        "scale_jitter": 1,
+        "colour_jitter": 0,
+    }
+    assert {name: getattr(made.settings, name) for name in wanted} == wanted
+    assert made.canvas == (800, 1088)
+    assert made.anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
+    why = made.reasons["steps_per_epoch"].why
+    assert why == "4535 photos x 4 repeats / 2 per step = 9070 steps per epoch"
+    assert made.steps == 24 * 9070
+    assert made.reasons["learning_rate"].why == "the origin's 0.02 for 16 photos per step x 2 / 16"
+    assert "repeat" not in {name for name, r in origin().reasons.items() if r.source == "user"}
+    assert origin().settings.repeat == 1
+
+
+def test_the_origins_rate_follows_the_true_batch():
+    rates = {b: origin(batch_size=b).settings.learning_rate for b in (1, 2, 16, 32)}
+    assert rates == pytest.approx({1: 0.00125, 2: 0.0025, 16: 0.02, 32: 0.04})
+    assert origin(machine=Machine("cuda", 8, "GPUs", 8, 64_000, True)).settings.learning_rate == 0.02
+
+
+def test_the_origins_schedule_scales_with_another_length():
+    made = origin(split_of(photos=100), epochs=12)
+    assert made.settings.drops == (8, 11)
+    assert (made.settings.warmup, made.steps) == (60, 600)
+    assert made.reasons["warmup"].why == "steps; the origin's 500, at most a tenth of 600"
+    assert origin(split_of(photos=100), steps=10_000).settings.warmup == 500
+    minutes = origin(minutes=30)
+    assert (minutes.settings.drops, minutes.settings.warmup, minutes.steps) == ((16, 22), 500, None)
+
+
+def test_the_nano_is_planned_as_ever():
+    made = planned(split_of(photos=100))
+    assert (made.settings.optimiser, made.settings.schedule, made.settings.repeat) == ("adamw", "cosine", 1)
+    assert made.reasons["steps_per_epoch"].why == "100 photos / 2 per step"
+    assert planned(split_of(photos=100), repeat=3).steps_per_epoch == 150
+
+
+def test_a_backbone_of_timm_is_carried_by_the_stock_network_with_adamw():
+    made = planned(backbone="convnext_tiny")
+    assert (made.settings.architecture, made.settings.backbone) == ("maskrcnn-r50-fpn", "convnext_tiny")
+    assert made.settings.optimiser == "adamw"
+    assert made.settings.learning_rate == pytest.approx(1e-4 * math.sqrt(2 / 16))
+    assert made.settings.momentum is None
+    with pytest.raises(UserError, match="maskrcnn-nano has its own backbone"):
+        planned(backbone="convnext_tiny", architecture="maskrcnn-nano")
+
+
+def test_the_shorter_side_is_not_the_longer_one():
+    assert origin(side=640).settings.short_side == 640
+    with pytest.raises(UserError) as caught:
+        origin(side=640, short_side=800)
+    assert "short_side (--short-side) is 800, side (--side) is 640" in str(caught.value)
+
+
+@settings(max_examples=30)
+@given(train=splits, machine=machines, name=st.sampled_from(["maskrcnn-r50-fpn", "maskrcnn-r50-fpn-v2"]))
+def test_stock_plans_are_whole_and_repeat_themselves(train, machine, name):
+    made = planned(train, machine, architecture=name)
+    nothing = {n for n, value in made.settings.model_dump().items() if value is None}
+    assert nothing == {"minutes", "steps", "backbone"}
+    assert set(made.reasons) == (SETTINGS - nothing) | (set(Plan.model_fields) - {"settings", "reasons"})
+    assert [v % MULTIPLE for v in made.canvas] == [0, 0]
+    again = {n: v for n, v in json.loads(made.model_dump_json())["settings"].items() if v is not None}
+    assert planned(train, machine, **again).model_copy(update={"reasons": made.reasons}) == made
+
+
 def test_a_plan_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         planned().photos = 3

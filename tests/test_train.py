@@ -19,6 +19,7 @@ from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.log import Log, clock
 from maskwright.models.maskrcnn import MaskRCNN
+from maskwright.models.stock import StockMaskRCNN
 from maskwright.plan import Plan
 from maskwright.run import BEST, LAST, RESUME, Run
 from maskwright.settings import TrainSettings
@@ -584,3 +585,64 @@ def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(
     assert made.reasons["devices"].why == "since it goes on; it began with 1"
     found = message(data, finished, resume=True, devices=3)
     assert found == ("every device must get a photo\n  a batch of 2 photos over 3 devices\nfix: --devices 2, or fewer")
+
+
+# Stock networks
+
+STOCK = {
+    "architecture": "maskrcnn-r50-fpn",
+    "backbone": "resnet10t",
+    "weights": "none",
+    "side": 96,
+    "short_side": 64,
+    "steps": 3,
+    "validations": 1,
+    "log_every": 2,
+    "workers": 1,
+    "optimiser": "sgd",
+    "repeat": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def stock(data, tmp_path_factory):
+    said = []
+    return train(data, tmp_path_factory.mktemp("stock") / "run", say=said.append, **STOCK), said
+
+
+def test_a_stock_network_trains_and_goes_on_to_the_same_weights(data, stock, tmp_path, monkeypatch):
+    run, said = stock
+    assert (run.side, run.short_side, run.state) == (96, 64, "finished")
+    assert "6 photos x 2 repeats / 2 per step = 6 steps per epoch" in said[0]
+    lines = [e for e in log_of(run.path) if e["kind"] == "step"]
+    assert [(e["step"], e["epoch"], e["iterations"]) for e in lines] == [(2, 1, 6), (3, 1, 6)]
+    assert all(e["losses"]["semantic"] == 0 < e["losses"]["mask"] for e in lines)
+    again = Run.read(run.path)
+    assert again.short_side == 64
+    assert again.sizes["conventions"]["norm"] == "live"
+    calls = itertools.count(1)
+    plain = StockMaskRCNN.losses
+
+    def press_in_step_two(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, images, targets)
+
+    monkeypatch.setattr(StockMaskRCNN, "losses", press_in_step_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "cut", **STOCK)
+    train(data, tmp_path / "cut", resume=True)
+    assert (run.path / LAST).read_bytes() == (tmp_path / "cut" / LAST).read_bytes()
+
+
+def test_training_goes_on_from_a_file_and_tells_what_it_took(data, stock, tmp_path):
+    said = []
+    more = STOCK | {"weights": str(stock[0].path), "steps": 1}
+    run = train(data, tmp_path / "second", say=said.append, **more)
+    table = next(text for text in said if text.startswith("weights: "))
+    assert "a network of Maskwright" in table
+    assert "fresh, as" not in table
+    assert run.sizes["frozen_stages"] == 0
+    with pytest.raises(UserError, match=r"nowhere\.pth is not a file"):
+        train(data, tmp_path / "third", **(STOCK | {"weights": "nowhere.pth"}))
+    assert not (tmp_path / "third").exists()
