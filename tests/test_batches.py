@@ -12,14 +12,17 @@ from PIL import Image as Picture
 from maskwright import pixels
 from maskwright.batches import (
     FILL,
+    MEAN_FILL,
     NO_AUGMENTATION,
     Augmentation,
     Photos,
     batch_photos,
     frame_photo,
+    kept_shape,
     make_batch,
     order,
     prefetch,
+    sides_of,
 )
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
