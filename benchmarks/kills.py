@@ -43,28 +43,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, torn = Path(folder, "whole"), Path(folder, "torn")
         words = [str(said.every), str(said.steps), str(said.side)]
-        began = time.perf_counter()
         subprocess.run([sys.executable, "-c", WORK, str(said.data), str(whole), *words], check=True)
-        length = time.perf_counter() - began
         kills = fragments = 0
         while True:
             more = ["resume"] if (torn / "run.json").is_file() else []
             process = subprocess.Popen([sys.executable, "-c", WORK, str(said.data), str(torn), *words, *more])
-            if kills == said.kills:
+            if kills < said.kills:
+                wait_for_a_moment(process, torn, rng, said.every)
+            if kills == said.kills or process.poll() is not None:
                 assert process.wait() == 0
                 break
-            try:
-                # Late enough to get somewhere, at any moment of the work.
-                process.wait(timeout=rng.uniform(0.3, 1.0) * length)
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                fragments += bool(list(torn.rglob(".*.part")))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            fragments += bool(list(torn.rglob(".*.part")))
         same = all(digest(whole / name) == digest(torn / name) for name in WEIGHTS)
     print(f"{kills} kills, {fragments} while a file was being written; weights the same to the byte: {same}")
-    sys.exit(0 if same else 1)
+    if kills < said.kills:
+        print(f"the training ended before it was killed {said.kills} times: give more --steps")
+    sys.exit(0 if same and kills else 1)
+
+
+def wait_for_a_moment(process: subprocess.Popen[bytes], run: Path, rng: random.Random, every: float) -> None:
+    """Wait for a random moment: one in five during the start, the others after a checkpoint or while one is written."""
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0.0, 5.0))
+        return
+    before = state(run)
+    while process.poll() is None and state(run) == before:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 2 * every + 0.5))
+
+
+def state(run: Path) -> int:
+    """Return when the last checkpoint was written; 0 if there is none."""
+    path = run / "resume.safetensors"
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def digest(path: Path) -> str:

@@ -338,7 +338,7 @@ def test_a_gpu_without_the_memory_is_told(data, rigged):
     lines = refusal(data).splitlines()
     assert lines[0] == "the training does not fit into the memory of the GPU"
     assert lines[1].endswith(": CUDA out of memory. Tried to allocate 2 GiB.")
-    assert lines[2] == "fix: --batch-size 1, or a smaller --side"
+    assert lines[2] == "fix: --micro-batch 1, or a smaller --side"
 
 
 # Usable objects

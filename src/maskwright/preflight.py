@@ -243,7 +243,8 @@ def preflight(
             raise UserError(
                 "the training does not fit into the memory of the GPU",
                 [f"{machine.name}: {str(error).splitlines()[0]}"],
-                f"--batch-size {max(cast(int, made.settings.batch_size) // 2, 1)}, or a smaller --side",
+                f"--micro-batch {max(cast(int, made.settings.micro_batch or made.settings.batch_size) // 2, 1)},"
+                " or a smaller --side",
             ) from None
         finally:
             gc.collect()
@@ -429,6 +430,7 @@ class _Preflight:
         """
         settings = self.settings
         size = cast(int, settings.batch_size) // cast(int, settings.devices)
+        size = min(size, settings.micro_batch or size)
         batch = collate([two[i % len(two)] for i in range(size)])
         images = batch.images.to(self.device).contiguous(memory_format=torch.channels_last)
         targets = [{k: v.to(self.device) for k, v in target.items()} for target in batch.targets]
