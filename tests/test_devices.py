@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from maskwright.check import check
 from maskwright.devices import Place, make_fabric, place, this_machine
 from maskwright.errors import UserError
-from maskwright.facts import Facts
 from maskwright.plan import Machine, plan
 from maskwright.run import LAST, load_tensors
 from maskwright.settings import TrainSettings
@@ -17,7 +17,7 @@ from maskwright.train import train
 from tiny_world import QUICK, write_data
 
 STEPS = 20
-SETTINGS = QUICK | {"batch_size": 4, "steps": STEPS + 2, "validations": 1, "log_every": 1, "learning_rate": 1e-4}
+SETTINGS = QUICK | {"steps": STEPS + 2, "validations": 1, "log_every": 1, "learning_rate": 1e-6}
 SETTINGS |= {"scale_jitter": 1.2, "colour_jitter": 0.2}  # derived from the steps otherwise
 SLURM = {
     "SLURM_NTASKS": "2",
@@ -69,13 +69,15 @@ def alone(data):
 
 
 def the_same(run, alone, count):
-    """Compare the losses of two runs, as far as rounding lets them be the same."""
+    """Compare the losses of two runs.
+
+    The rate is low, so that every step compares losses of the same weights. At the usual one they drift apart from
+    about the fifth step on, exactly as those of one process with another number of threads do: Adam makes whole steps
+    of the rounding in gradients that are nearly zero, until a box more or less is chosen.
+    """
     for ours, theirs in zip(steps_of(run)[:count], steps_of(alone)[:count], strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3, abs=1e-4), ours["step"]
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=5e-3), ours["step"]
-    # The first steps, before rounding has grown, agree to nearly all digits that are logged.
-    for ours, theirs in zip(steps_of(run)[:5], steps_of(alone)[:5], strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-5), ours["step"]
+        assert ours["losses"] == pytest.approx(theirs["losses"], abs=3e-5), ours["step"]
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4), ours["step"]
 
 
 def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_they_die(data, alone, tmp_path):
@@ -96,13 +98,14 @@ def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_t
     assert any("since it goes on; it began with 2" in text for text in said)
     the_same(out, alone, STEPS + 2)
     ours, theirs = load_tensors(out / LAST), load_tensors(alone / LAST)
-    assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 2e-4
+    assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
 
 
-def test_two_tasks_of_slurm_train_together(data, alone, tmp_path):
-    out = tmp_path / "run"
+def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
+    out, settings = tmp_path / "run", SETTINGS | {"steps": 4, "learning_rate": 1e-3}
+    train(data, tmp_path / "alone", **settings)
     code = "import sys; from maskwright.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *words(data, out, SETTINGS | {"steps": 2})]
+    command = [sys.executable, "-c", code, *words(data, out, settings)]
     tasks = [
         subprocess.Popen(
             command,
@@ -115,9 +118,13 @@ def test_two_tasks_of_slurm_train_together(data, alone, tmp_path):
     ]
     said = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
-    assert "trained 2 steps" in said[0]
+    assert "trained 4 steps" in said[0]
     assert "trained" not in said[1]
-    assert steps_of(out)[0]["losses"] == pytest.approx(steps_of(alone)[0]["losses"], abs=2e-5)
+    both = list(zip(steps_of(out), steps_of(tmp_path / "alone"), strict=True))
+    assert len(both) == 4
+    for ours, theirs in both:
+        assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-4)
+    assert abs(both[3][0]["total"] - both[0][0]["total"]) > 0.1  # the weights have moved
 
 
 @pytest.mark.parametrize(
@@ -147,9 +154,8 @@ def test_a_process_knows_its_place(monkeypatch, environment, expected):
     assert this_machine().started == (expected.world if expected.by else 0)
 
 
-def test_another_number_of_processes_than_planned_is_refused(monkeypatch, alone):
-    facts = Facts.model_validate(json.loads((alone / "facts.json").read_text()))
-    made = plan(facts, TrainSettings(devices=1, batch_size=6), Machine("cpu", 1, "2 cores", 2, 8000, False))
+def test_another_number_of_processes_than_planned_is_refused(monkeypatch, data):
+    made = plan(check(data), TrainSettings(devices=1, batch_size=6), Machine("cpu", 1, "2 cores", 2, 8000, False))
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:
@@ -160,8 +166,7 @@ def test_another_number_of_processes_than_planned_is_refused(monkeypatch, alone)
     assert str(caught.value).endswith("fix: leave --devices out, or: --devices 3")
 
 
-def test_processes_that_others_started_are_the_devices(data, alone):
-    facts = Facts.model_validate(json.loads((alone / "facts.json").read_text()))
-    made = plan(facts, TrainSettings(), Machine("cpu", 1, "2 cores", 2, 8000, False, started=3))
+def test_processes_that_others_started_are_the_devices(data):
+    made = plan(check(data), TrainSettings(), Machine("cpu", 1, "2 cores", 2, 8000, False, started=3))
     assert (made.settings.devices, made.settings.batch_size, made.settings.micro_batch) == (3, 6, 2)
     assert made.reasons["devices"].why == "so many processes were started to train together"

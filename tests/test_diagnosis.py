@@ -11,7 +11,7 @@ from maskwright.diagnosis import swapped_in_validation
 from maskwright.train import train
 from tiny_world import CATEGORIES, QUICK, draw, write_data, write_split
 
-LONGER = QUICK | {"steps": 60, "validations": 1, "log_every": 10, "batch_size": 2}
+LONGER = QUICK | {"steps": 40, "validations": 1, "log_every": 10, "batch_size": 2}
 
 
 def told(data, out, **settings):

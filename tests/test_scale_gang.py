@@ -11,8 +11,6 @@ import pytest
 from maskwright import scale
 from maskwright.errors import UserError
 from maskwright.scale.gang import ProcessesDiedError, together
-from maskwright.train import train
-from tiny_world import QUICK, write_data
 
 pytest.importorskip("ray")
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
@@ -60,7 +58,13 @@ def test_what_one_raises_is_raised_and_a_death_is_told(cluster):
     assert died.value.left == 1
 
 
+# What trains is imported where it is used: the processes of the tests above import this module.
+
+
 def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
+    from maskwright.train import train
+    from tiny_world import QUICK, write_data
+
     data, said = write_data(tmp_path / "data", val=0, test=0), []
     settings = QUICK | {"steps": 1, "log_every": 1}
     run = train(data, tmp_path / "ray", on="ray", devices=2, say=said.append, **settings)
@@ -73,6 +77,8 @@ def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
 
 
 def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkeypatch):
+    from maskwright.train import train
+
     module, calls, said = sys.modules["maskwright.train"], [], []
 
     def together(work, processes, *, on_gpus, say):
