@@ -18,6 +18,7 @@ from tiny_world import QUICK, write_data
 
 STEPS = 20
 SETTINGS = QUICK | {"steps": STEPS + 2, "validations": 1, "log_every": 1, "learning_rate": 1e-6}
+SETTINGS |= {"precision": "32"}  # where the CPU has bf16 its rounding would hide everything else
 SETTINGS |= {"scale_jitter": 1.2, "colour_jitter": 0.2}  # derived from the steps otherwise
 SLURM = {
     "SLURM_NTASKS": "2",

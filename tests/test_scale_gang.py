@@ -5,9 +5,11 @@ import os
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+import maskwright
 from maskwright import scale
 from maskwright.errors import UserError
 from maskwright.scale.gang import ProcessesDiedError, together
@@ -19,8 +21,12 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 @pytest.fixture(scope="module")
 def cluster():
     """Ray, started once for all tests of this module."""
-    with scale.at("ray", workers=2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers must find this module, and the package that is tested.
+        folders = [str(Path(__file__).parent), str(Path(maskwright.__file__).parents[1])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(folders))
+        with scale.at("ray", workers=2):
+            yield
 
 
 def introduce(say):
@@ -66,7 +72,7 @@ def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
     from tiny_world import QUICK, write_data
 
     data, said = write_data(tmp_path / "data", val=0, test=0), []
-    settings = QUICK | {"steps": 1, "log_every": 1}
+    settings = QUICK | {"steps": 1, "log_every": 1, "precision": "32"}
     run = train(data, tmp_path / "ray", on="ray", devices=2, say=said.append, **settings)
     assert (run.state, run.step) == ("finished", 1)
     assert sum(text.startswith("epoch ") for text in said) == 1
