@@ -5,6 +5,7 @@ The seam for faster routes: the network calls these two functions and no operato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from maskwright.models.conventions import Conventions
+from maskwright.models.rois import pool_level, taps
 
 FINEST = 2
 """The level of stride 4."""
@@ -35,7 +37,12 @@ def box_levels(boxes: Tensor, count: int, how: Conventions) -> Tensor:
 
 
 def align_rois(
-    features: Mapping[str, Tensor], strides: Mapping[str, int], rois: Sequence[Tensor], side: int, how: Conventions
+    features: Mapping[str, Tensor],
+    strides: Mapping[str, int],
+    rois: Sequence[Tensor],
+    side: int,
+    how: Conventions,
+    exact: bool = False,
 ) -> Tensor:
     """Resample the features under each box to a square grid.
 
@@ -45,23 +52,26 @@ def align_rois(
         rois: Per photo `(R_i, 4)` boxes in pixels of the input.
         side: Cells of the output grid per side.
         how: Alignment, sampling and levels.
+        exact: Use torchvision's operator, to the last bit.
 
     Returns:
         `(sum R_i, C, side, side)`.
     """
     boxes = torch.cat(list(rois))
-    photo = torch.cat([torch.full_like(r[:, :1], i) for i, r in enumerate(rois)])
-    rows = torch.cat([photo, boxes], 1)
+    photo = torch.cat([torch.full((len(r),), i, dtype=torch.int64, device=r.device) for i, r in enumerate(rois)])
     levels = box_levels(boxes, len(strides), how)
-    first = features[next(iter(strides))]
-    result = first.new_zeros((len(rows), first.shape[1], side, side))
+    parts, order = [], []
     for level, (name, stride) in enumerate(strides.items()):
         chosen = torch.where(levels == level)[0]
-        pooled = roi_align(
-            features[name], rows[chosen].to(first.dtype), side, 1.0 / stride, how.roi_sampling, how.roi_aligned
-        )
-        result = result.index_put((chosen,), pooled.to(result.dtype))
-    return result
+        order.append(chosen)
+        more = (1.0 / stride, how.roi_sampling, how.roi_aligned)
+        if exact:
+            rows = torch.cat([photo[chosen, None].to(boxes.dtype), boxes[chosen]], 1)
+            parts.append(roi_align(features[name], rows, side, *more))
+        else:
+            parts.append(pool_level(features[name], boxes[chosen], photo[chosen], side, *more))
+    pooled = torch.cat(parts)[torch.cat(order).argsort()]
+    return pooled if exact else pooled.permute(0, 3, 1, 2)
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, matches: Tensor, side: int, how: Conventions) -> Tensor:
@@ -77,6 +87,26 @@ def mask_targets(masks: Tensor, boxes: Tensor, matches: Tensor, side: int, how: 
     Returns:
         `(R, side, side)` float 0..1.
     """
-    rows = torch.cat([matches[:, None].to(boxes.dtype), boxes], 1)
-    found: Tensor = roi_align(masks[:, None].to(boxes.dtype), rows, side, 1.0, -1, how.roi_aligned)[:, 0]
+    found = torch.stack(
+        [_cut(masks[match], box, side, how.roi_aligned) for match, box in zip(matches.tolist(), boxes, strict=True)]
+    )
     return (found >= 0.5).to(found.dtype) if how.hard_targets else found
+
+
+def _cut(mask: Tensor, box: Tensor, side: int, aligned: bool) -> Tensor:
+    """Return what RoIAlign makes of a mask `(H, W)` uint8 under a box `(4,)`: `(side, side)` float.
+
+    Its sample points form a grid, so that it is two products of matrices, over the part of the mask that they lie in.
+    """
+    low = box[:2] - (0.5 if aligned else 0.0)
+    size = box[2:] - box[:2] if aligned else (box[2:] - box[:2]).clamp(min=1.0)
+    parts = []
+    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
+        points = math.ceil(float(size[axis]) / side)
+        cells, weights = taps(low[axis : axis + 1], size[axis : axis + 1], length, side, points)
+        first = int(cells.min()) if points else 0
+        matrix = box.new_zeros((side, int(cells.max()) + 1 - first if points else 1))
+        parts.append((first, matrix.scatter_add_(1, cells[0] - first, weights[0])))
+    (top, down), (left, along) = parts
+    part = mask[top : top + down.shape[1], left : left + along.shape[1]].to(box.dtype)
+    return down @ part @ along.T

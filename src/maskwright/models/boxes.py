@@ -11,14 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import box_iou
 
 from maskwright.models.conventions import Conventions
+from maskwright.models.maskrcnn import ProposalHead
 
 LOG_SIZE_LIMIT = math.log(1000 / 16)
 """No box grows by more than e to this power (R-CNN's authors' code, and everyone's since)."""
 
 ABOVE_ZERO = torch.finfo(torch.float32).tiny
+
+PAIRS = 1 << 20
+"""Pairs of an anchor and an object that are compared at a time."""
 
 RPN_DELTAS = (1.0, 1.0, 1.0, 1.0)
 HEAD_DELTAS = (10.0, 10.0, 5.0, 5.0)
@@ -36,6 +41,12 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
     def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], rounded: bool) -> None:
         self.rounded = rounded
         super().__init__(tuple(tuple(s) for s in sizes), (tuple(ratios),) * len(sizes))
+
+    def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return per photo `(A, 4)`; in 32 bits, whatever the features are in."""
+        like = [f.new_empty((), dtype=torch.float32).expand(f.shape) for f in feature_maps]
+        found: list[Tensor] = super().forward(image_list, like)
+        return found
 
     def generate_anchors(
         self,
@@ -90,7 +101,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
     def __init__(self, channels: int, anchors: Anchors, depth: int, most: int, how: Conventions) -> None:
         super().__init__(
             anchors,
-            RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=depth),
+            ProposalHead(channels, anchors.num_anchors_per_location()[0], conv_depth=depth),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -102,6 +113,39 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         self.box_coder = Deltas(RPN_DELTAS, how.deltas_floored)
         self.min_size = how.least_proposal or ABOVE_ZERO
         self.beta = how.box_beta
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Match anchors and objects as torchvision does, some anchors at a time: all pairs at once take gigabytes.
+
+        Args:
+            anchors: Per photo `(A, 4)`.
+            targets: Per photo, with `boxes` `(N, 4)`.
+
+        Returns:
+            Per photo labels `(A,)` float (1 object, 0 background, -1 neither) and the matched boxes `(A, 4)`.
+        """
+        labels, matched = [], []
+        matcher = self.proposal_matcher
+        for anchor, target in zip(anchors, targets, strict=True):
+            boxes = target["boxes"].to(anchor.dtype)
+            if not len(boxes):
+                labels.append(torch.zeros_like(anchor[:, 0]))
+                matched.append(torch.zeros_like(anchor))
+                continue
+            parts = torch.split(anchor, max(1, PAIRS // len(boxes)))
+            found = [box_iou(boxes, part).max(0) for part in parts]
+            value, index = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+            highest = torch.stack([box_iou(boxes, part).amax(1) for part in parts]).amax(0)
+            # Every object has the anchors that fit it best, however badly; among equals each.
+            best = torch.cat([(box_iou(boxes, part) == highest[:, None]).any(0) for part in parts])
+            label = torch.full_like(value, -1.0)
+            label[value < matcher.low_threshold] = 0.0
+            label[(value >= matcher.high_threshold) | best] = 1.0
+            labels.append(label)
+            matched.append(boxes[index])
+        return labels, matched
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]

@@ -103,6 +103,10 @@ def pool_level(
     Returns:
         `(R, side, side, C)` float32.
     """
+    if features.device.type != "cpu":
+        rows = torch.cat([photo[:, None].to(boxes.dtype), boxes], 1).to(features.dtype)
+        pooled: Tensor = roi_align(features, rows, side, scale, sampling, aligned).float()
+        return pooled.permute(0, 2, 3, 1)
     channels, height, width = features.shape[1:]
     # One table of all cells; a row is one cell's feature vector.
     table = features.float().permute(0, 2, 3, 1).reshape(-1, channels)

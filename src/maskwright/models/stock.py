@@ -27,6 +27,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from maskwright.models.align import align_rois, mask_targets
 from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals, box_loss
 from maskwright.models.conventions import NATIVE, Conventions
+from maskwright.models.folded import resnet_features
 from maskwright.models.maskrcnn import Detection, Target
 from maskwright.models.timm_body import timm_body
 
@@ -127,9 +128,16 @@ class Pyramid(nn.Module):
         self.body = body
         self.fpn = FeaturePyramidNetwork(list(widths), channels, LastLevelMaxPool(), norm)
 
-    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Map normalised photos to `"0"`, `"1"`, `"2"`, `"3"`, `"pool"`, each `(N, channels, H / stride, ...)`."""
-        return cast("OrderedDict[str, Tensor]", self.fpn(self.body(x)))
+    def forward(self, x: Tensor, exact: bool = False) -> OrderedDict[str, Tensor]:
+        """Map normalised photos to `"0"`, `"1"`, `"2"`, `"3"`, `"pool"`, each `(N, channels, H / stride, ...)`.
+
+        Args:
+            x: `(N, 3, H, W)`.
+            exact: Compute step by step, as torchvision does, to the last bit.
+        """
+        fast = not exact and isinstance(self.body, IntermediateLayerGetter)
+        found = resnet_features(self.body, x) if fast else self.body(x)
+        return cast("OrderedDict[str, Tensor]", self.fpn(found))
 
 
 class Heads(nn.Module):
@@ -150,11 +158,12 @@ class Heads(nn.Module):
 
     def boxes(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Map `(R, C, 7, 7)` to scores `(R, categories + 1)`, background first, and as many deltas."""
-        return cast("tuple[Tensor, Tensor]", self.box_predictor(self.box_head(pooled)))
+        scores, deltas = self.box_predictor(self.box_head(pooled))
+        return scores.float(), deltas.float()  # places and shares: never in fewer than 32 bits
 
     def masks(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Map `(R, C, 14, 14)` to the logits `(R, 28, 28)` of the mask of each box's label."""
-        every: Tensor = self.mask_predictor(self.mask_head(pooled))
+        every: Tensor = self.mask_predictor(self.mask_head(pooled)).float()
         return every[torch.arange(len(labels), device=labels.device), labels]
 
 
@@ -217,10 +226,11 @@ class StockMaskRCNN(nn.Module):
             Scalars: the losses `objectness`, `rpn_box`, `classifier`, `box`, `mask` and `semantic` (zero: there is no
             such part); `box_accuracy`, `category_accuracy` and `positives` as of `MaskRCNN`.
         """
-        x = self.normalise(images)
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
         features = self.backbone(x)
         shapes = [(x.shape[-2], x.shape[-1])] * len(targets)
         proposals, rpn = self.rpn(ImageList(x, shapes), features, list(targets))
+        features = in_32_bits(features)
         rois, labels, matches, goals = self._assign(proposals, targets)
         flat = torch.cat(labels)
         scores, deltas = self.roi_heads.boxes(align_rois(features, STRIDES, rois, BOX_ROI, self.conventions))
@@ -310,10 +320,17 @@ class StockMaskRCNN(nn.Module):
         """
         sizes = [(int(h), int(w)) for h, w in shapes]
         x = images if normalised else self.normalise(images, sizes)
-        features = self.backbone(x)
+        # Weights of another framework detect to the last bit as there; what is trained here, and bf16, goes faster.
+        exact = self.conventions.origin != NATIVE.origin and not torch.is_autocast_enabled(x.device.type)
+        if not exact:
+            x = x.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(x, exact)
         proposals, _ = self.rpn(ImageList(x, sizes), features)
+        features = in_32_bits(features)
         counts = [len(p) for p in proposals]
-        scores, deltas = self.roi_heads.boxes(align_rois(features, STRIDES, proposals, BOX_ROI, self.conventions))
+        scores, deltas = self.roi_heads.boxes(
+            align_rois(features, STRIDES, proposals, BOX_ROI, self.conventions, exact)
+        )
         boxes = self.deltas.decode(deltas, list(proposals))
         probability = scores.float().softmax(-1)
         results = [
@@ -323,7 +340,7 @@ class StockMaskRCNN(nn.Module):
             )
         ]
         windows = [r["boxes"] for r in results]
-        pooled = align_rois(features, STRIDES, windows, MASK_ROI, self.conventions)
+        pooled = align_rois(features, STRIDES, windows, MASK_ROI, self.conventions, exact)
         masks = self.roi_heads.masks(pooled, torch.cat([r["labels"] for r in results])).float().sigmoid()
         for result, window, mask in zip(results, windows, torch.split(masks, [len(w) for w in windows]), strict=True):
             result["windows"] = window
@@ -342,6 +359,11 @@ class StockMaskRCNN(nn.Module):
         boxes, score, labels = boxes[keep], score[keep], labels[keep]
         best = batched_nms(boxes, score, labels, NMS_IOU)[: self.spec.detections_per_photo]
         return {"boxes": boxes[best], "labels": labels[best], "scores": score[best]}
+
+
+def in_32_bits(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the levels that boxes are read at in 32 bits, once for all heads."""
+    return {name: features[name].float() for name in STRIDES}
 
 
 def _tuples(value: Any) -> Any:
