@@ -5,17 +5,18 @@
 The same weights are put into both networks (random, from one seed; the last norm of each residual block small, so that
 activations stay finite), 90 categories, frozen norms, and torchvision's default of three trainable stages.
 
-Training: forward, backward and SGD of 2 photos of 800 x 1088, 5 objects each; both in turn in one process; medians. Ours
-in 32 bits, and as the plan would train it on this machine. Losses of the same step: the random choice of boxes is seeded
-alike, so in 32 bits both see the same boxes.
+Training: forward, backward and SGD of 2 photos of 800 x 1088, 5 objects each; both in turn in one process; medians.
+Ours in 32 bits, and as the plan would train it on this machine. Losses of the same step: the random choice of boxes is
+seeded alike, so in 32 bits both see the same boxes.
 
 Memory: the same step with 100 objects a photo, each network in a process of its own; the peak of its resident memory.
 torchvision is given targets as its data loading makes them (uint8 masks of the photo's size), ours as our loader does.
 
-Inference: a photo of 12 megapixels, decoded already, until the RLE of 50 objects at its size is in hand. Random networks
-find no objects, so both have the score limit taken away and keep 50; ours by `detect_photo`; torchvision's by its forward
-and pycocotools. Speed in one process in turn, peak memory each in a process of its own. Detections: how many boxes of one
-have a box of the other within half a pixel, of the same score within 0.001, and the IoU of their masks.
+Inference: a photo of 12 megapixels, decoded already, until the RLE of 50 objects at its size is in hand. Random
+networks find no objects, so both have the score limit taken away and keep 50; ours by `detect_photo`; torchvision's by
+its forward and pycocotools. Speed in one process in turn, peak memory each in a process of its own. Detections: how
+many boxes of one have a box of the other within half a pixel, of the same score within 0.001, and the IoU of their
+masks.
 """
 
 from __future__ import annotations
