@@ -215,15 +215,16 @@ def groups(pairs: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         >>> groups(np.array([[0, 3], [3, 4]]), 5).tolist()
         [0, 1, 2, 0, 0]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not n:
-        return np.zeros(0, dtype=np.int64)
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    root = np.arange(n)
+    one, other = pairs[:, 0], pairs[:, 1]
+    while len(one):
+        one, other = root[one], root[other]
+        apart = one != other
+        one, other = one[apart], other[apart]
+        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(further := root[root], root):
+            root = further
+    return np.asarray((np.cumsum(root == np.arange(n)) - 1)[root], dtype=np.int64)
 
 
 def confirmed(pairs: NDArray[np.int64], paths: Sequence[Path], *, spanning: bool = False) -> NDArray[np.float64]:

@@ -10,12 +10,14 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from maskwright.dataset import Annotation, Category, Dataset, Image, coco_annotation, coco_category, coco_image
 from maskwright.files import atomic_file
+from maskwright.pixels import Size
 from maskwright.shards import shard_name, shards_of
 
 _BUFFER = 1 << 20
@@ -68,6 +70,7 @@ class CocoWriter:
         self._all = contextlib.ExitStack()
         self._file = contextlib.ExitStack()
         self._parts: list[Path] = []
+        self._objects = 0
         self._arrays: _Arrays | None = None
 
     def __enter__(self) -> CocoWriter:
@@ -96,11 +99,33 @@ class CocoWriter:
             if annotation.category_id not in self._known:
                 raise ValueError(f"annotation {annotation.id} names category {annotation.category_id}, not listed")
             rows.append(_json(coco_annotation(annotation, image.size)))
+        self._add([image_row(image)], [rows])
+
+    def rows(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> int:
+        """Write some photos and their objects, which are rows already; return how many objects there are.
+
+        Args:
+            images: From `image_row`.
+            objects: For each photo its objects, from `object_row`; they are numbered from 1, in order, over all calls.
+        """
+        first = self._objects + 1
+        numbered = []
+        for rows in objects:
+            numbered.append([b'{"id":%d,%b' % (n, row) for n, row in enumerate(rows, self._objects + 1)])
+            self._objects += len(rows)
+        self._add(images, numbered)
+        return self._objects + 1 - first
+
+    def _add(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> None:
         if self._arrays is None:
             raise ValueError("photos are written inside the `with` block")
-        if self._arrays.photos == self.shard:
-            self._start()
-        self._arrays.add(_json(coco_image(image)), rows)
+        done = 0
+        while done < len(images):
+            if self._arrays.photos == self.shard:
+                self._start()
+            room = len(images) if self.shard is None else self.shard - self._arrays.photos
+            self._arrays.add(images[done : done + room], objects[done : done + room])
+            done += room
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,9 +150,11 @@ class _Arrays:
         self.objects = 0
         self._images, self._annotations = images, annotations
 
-    def add(self, image: bytes, rows: list[bytes]) -> None:
-        self._images.write(b"," + image if self.photos else image)
-        self.photos += 1
+    def add(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> None:
+        if images:
+            self._images.write((b"," if self.photos else b"") + b",".join(images))
+            self.photos += len(images)
+        rows = list(chain.from_iterable(objects))
         if rows:
             self._annotations.write((b"," if self.objects else b"") + b",".join(rows))
             self.objects += len(rows)
@@ -181,5 +208,28 @@ def write_shards(dataset: Dataset, folder: str | Path, stem: str, photos_per_sha
     return shards_of(place.parent, stem)
 
 
+def image_row(image: Image) -> bytes:
+    """Return a photo as it stands in a COCO file.
+
+    Example:
+        >>> image_row(Image(1, "a.jpg", 4, 3))
+        b'{"id":1,"file_name":"a.jpg","width":4,"height":3}'
+    """
+    return _json(coco_image(image))
+
+
+def object_row(annotation: Annotation, size: Size) -> bytes:
+    """Return an object as it stands in a COCO file, but for its id, which `CocoWriter.rows` gives it.
+
+    Args:
+        annotation: The object; areas and boxes that are `None` are taken from the mask.
+        size: `(height, width)` of its photo.
+    """
+    return _json(coco_annotation(annotation, size)).partition(b",")[2]
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()

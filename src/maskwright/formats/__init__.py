@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from maskwright.errors import UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+
+if TYPE_CHECKING:  # pydantic would make worker processes start a third later
+    from maskwright.settings import FormName, PrepareSettings
 
 PHOTO_NAMES = ("rgb", "images", "photos", "img", "image", "photo", "imgs", "jpegimages", "pngimages")
 """Folder names that mean photos, most usual first; letter case does not count."""
@@ -41,7 +43,22 @@ SPLIT_NAMES = {
 PICTURE_SUFFIXES = PHOTO_SUFFIXES | {".gif"}
 """What may hold a mask; some public sets store masks as GIF, which is lossless."""
 
-FORMS: tuple[FormName, ...] = get_args(FormName)
+FORMS: tuple[FormName, ...] = (
+    "folders",
+    "same-folder",
+    "category-folders",
+    "instance-files",
+    "voc",
+    "colours",
+    "cityscapes",
+    "trimap",
+    "coco",
+    "labelme",
+    "via",
+    "yolo",
+    "cvat",
+    "label-studio",
+)
 """Every form that is read, in the order in which they are looked for."""
 
 NO_PICTURE = "not a picture file"
@@ -61,6 +78,9 @@ class Each(Protocol):
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         """Yield `function(item)` for every item."""
+
+    def pieces(self, function: Callable[[list[T]], R], items: Iterable[T], /) -> Iterator[R]:
+        """Yield `function(some items)` for all items, in order, some at a time: as many as take a moment."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +263,13 @@ class Tally:
         known = self.examples.setdefault(what, [])
         if example and len(known) < 3 and example not in known:
             known.append(example)
+
+    def join(self, other: Tally) -> None:
+        """Count what was counted elsewhere, after what was counted here."""
+        for what, count in other.counts.items():
+            self.add(what, count=count)
+            for example in other.examples[what]:
+                self.add(what, example, count=0)
 
     def mends(self) -> tuple[Mend, ...]:
         """Return everything that was counted, in the order of first sight."""

@@ -8,13 +8,15 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
 from maskwright.formats import Skipped, is_text, plural, scan, unreadable_names
 from maskwright.formats.shelf import temporary_database
-from maskwright.settings import PrepareSettings
+
+if TYPE_CHECKING:  # pydantic would make worker processes start a third later
+    from maskwright.settings import PrepareSettings
 
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt", "annotation", "instances", "ids")
 PHOTO_WORDS = ("rgb", "image", "img", "photo", "color", "colour")
