@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,22 +21,24 @@ from maskwright import files, likeness, scale
 from maskwright.dataset import SPLITS, Category, Dataset, default_info
 from maskwright.errors import UserError
 from maskwright.formats import (
+    ENDINGS,
     FORMS,
+    Each,
     Found,
     Mend,
     Photo,
     Reading,
     Skipped,
     Work,
+    endings_below,
     form_module,
     lookalikes,
     plural,
     some,
 )
 from maskwright.formats.folders import missing
-from maskwright.formats.shelf import packs_of
 from maskwright.memory import keep_freed_memory
-from maskwright.rows import Rules, Task, rows_of
+from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
 from maskwright.scratch import Column
 from maskwright.settings import FormName, PrepareSettings
 from maskwright.splits import split_photos
@@ -124,7 +126,7 @@ def prepare(
     files.refuse_existing(out, overwrite=overwrite)
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
-        found, root, wanted = _recognise(raw, wanted)
+        found, root, wanted = _recognise(raw, wanted, each)
         _refuse_inside(out, root, found)
         work = Work(root, wanted, tell, each, Path(spare))
         reading = form_module(found.form).read(found, work)
@@ -134,7 +136,7 @@ def prepare(
         naming, doubles = _index(reading.photos, survey, splits)
         reading = replace(reading, splits=how, notes=(*reading.notes, *notes, *doubles))
         with files.atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryFile() as fates:
-            prepared, counts = _write(reading, splits, naming, work, folder, out, fates)
+            prepared, counts = _write(reading, survey, splits, naming, work, folder, out, fates)
             _write_story(raw, wanted, reading, prepared, counts, told, folder, fates)
     for line in _summary(prepared):
         tell(line)
@@ -157,7 +159,7 @@ def _check(raw: Path, settings: PrepareSettings) -> None:
         raise UserError("the input does not exist", [str(raw)], "check the path")
 
 
-def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, PrepareSettings]:
+def _recognise(raw: Path, settings: PrepareSettings, each: Each) -> tuple[Found, Path, PrepareSettings]:
     """Find out which form the input has; return it, the folder that holds it all, and the settings to read it with."""
     place, root = raw, raw if raw.is_dir() else raw.parent
     if settings.photos is not None:
@@ -174,10 +176,10 @@ def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, Prepa
         if masks.is_file() or not _has_pictures(masks):
             # An annotation file, or a folder of such: the form is found there, the photos are in the first folder.
             other = settings.model_copy(update={"photos": settings.photos or str(raw), "masks": None})
-            found = _find(masks, other)
+            found = _find(masks, other, each)
             if found or masks.is_file():
                 place, settings = masks, other
-    found = _most_special(found or _find(place, settings))
+    found = _most_special(found or _find(place, settings, each))
     if len(found) > 1:
         raise UserError(
             "the masks can be read in more than one way",
@@ -207,8 +209,13 @@ def _most_special(found: Sequence[Found]) -> list[Found]:
     return [one for one in found if one.form in forms]
 
 
-def _find(place: Path, settings: PrepareSettings) -> list[Found]:
-    wanted = FORMS if settings.form is None else (settings.form,)
+def _find(place: Path, settings: PrepareSettings, each: Each) -> list[Found]:
+    wanted: Sequence[FormName] = FORMS if settings.form is None else (settings.form,)
+    if place.is_dir():
+        endings = endings_below(place)
+        each.expect(rows_of, endings.total())
+        if settings.form is None and settings.masks is None:
+            wanted = [form for form in wanted if ENDINGS.get(form) in {None, *endings}]
     return [one for form in wanted if (one := form_module(form).find(place, settings)) is not None]
 
 
@@ -295,7 +302,14 @@ def _surveyed(reading: Reading, work: Work) -> Survey:
     """Go through all photos for what must be known of them at once; look at them if they are to be split."""
     split = not reading.splits or work.settings.resplit
     look = split and work.settings.near_duplicates is not False
-    return Survey.of(reading.photos, reading.categories, work.each, split=split, look=look)
+    return Survey.of(
+        reading.photos,
+        reading.categories,
+        work.each,
+        split=split,
+        look=look,
+        separate=work.settings.parts == "separate",
+    )
 
 
 def _split(
@@ -393,6 +407,7 @@ class _Counts:
 
 def _write(
     reading: Reading,
+    survey: Survey,
     splits: NDArray[np.int8],
     naming: int,
     work: Work,
@@ -423,21 +438,22 @@ def _write(
             )
             for split in present
         }
-        rules = Rules(naming, settings.parts == "separate", id_of)
-        for rows in work.each(partial(rows_of, rules), _tasks(reading.photos, splits)):
-            for n, split in enumerate(SPLITS):
-                if rows.images[n]:
-                    photos[split] += len(rows.images[n])
-                    objects[split] += writers[split].rows(rows.images[n], rows.objects[n])
-                    counts.bare[split] += rows.bare[n]
-            _link(rows.places, folder)
-            fate_of.lines(rows.fates)
+        rules = Rules(naming, settings.parts == "separate", id_of, settings.shard)
+        for rows in work.each.pieces(partial(rows_of, rules), AllNumbered(reading.photos, survey, splits)):
+            for block in rows.blocks:
+                split = SPLITS[block.split]
+                photos[split] += block.photos
+                objects[split] += block.objects
+                counts.bare[split] += block.bare
+                writers[split].rows(block.image_rows, block.photos, block.object_rows)
+            _link(rows, folder)
+            fate_of.add(rows.fates)
             before += rows.masks
             counts.categories.update(rows.categories)
     for path in reading.sources:
-        fate_of.add({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
+        fate_of.file({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
     for item in reading.skipped:
-        fate_of.add({"file": _text(item.path), "fate": "skipped", "why": item.why})
+        fate_of.file({"file": _text(item.path), "fate": "skipped", "why": item.why})
     notes = list(reading.notes)
     if settings.parts == "separate":
         parts = plural(sum(objects.values()), "object")
@@ -462,19 +478,9 @@ def _write(
     return prepared, counts
 
 
-def _tasks(photos: Collection[Photo], splits: NDArray[np.int8]) -> Iterator[Task]:
-    """Yield some photos at a time, with their splits, and the ids that they get."""
-    done, firsts = 0, [1] * len(SPLITS)
-    for pack in packs_of(photos):
-        some_splits = splits[done : done + pack.count]
-        yield Task(pack, some_splits.tobytes(), tuple(firsts))
-        done += pack.count
-        firsts = [first + int(n) for first, n in zip(firsts, np.bincount(some_splits, minlength=3), strict=True)]
-
-
-def _link(places: Sequence[tuple[str, str]], folder: Path) -> None:
+def _link(rows: Rows, folder: Path) -> None:
     """Put photos into the output folder."""
-    for place, path in places:
+    for place, path in zip(rows.places, rows.paths, strict=True):
         try:
             files.link_or_copy(path, f"{folder}/{place}")
         except OSError as error:
@@ -508,15 +514,14 @@ class _Fates:
         self._handle = handle
         self._encode = json.JSONEncoder(ensure_ascii=False).encode
 
-    def add(self, fate: dict[str, Any]) -> None:
-        """List one file."""
-        self.lines([self._encode(fate)])
+    def add(self, lines: str) -> None:
+        """List files whose fates are text already."""
+        joint = SEPARATOR if self._handle.tell() else SEPARATOR[1:]
+        self._handle.write(f"{joint}{lines}".encode())
 
-    def lines(self, fates: Sequence[str]) -> None:
-        """List files whose fates are lines already."""
-        joint = ",\n    "
-        first = joint if self._handle.tell() else joint[1:]
-        self._handle.write((first + joint.join(fates)).encode())
+    def file(self, fate: dict[str, Any]) -> None:
+        """List one file."""
+        self.add(self._encode(fate))
 
 
 def _write_story(

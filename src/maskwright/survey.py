@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import files, likeness
-from maskwright.dataset import SPLITS
 from maskwright.formats import Each, Photo
-from maskwright.formats.shelf import Pack, packs_of
+from maskwright.formats.runs import part_areas
+from maskwright.formats.shelf import Pack, Singly, unpacked
+from maskwright.objects import SPLITS
 from maskwright.scratch import Column
 
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_.]?(\d{2})[-_.]?(\d{2})[-_. tT]?(\d{2})[-_.:h]?(\d{2})[-_.:m]?(\d{2})")
@@ -38,6 +39,7 @@ class Survey:
         second: `(N,)` int64, the time that the name tells, in seconds; -1: none.
         place: `(N,)` float64, see `place_of`.
         order: `(N,)` uint64, another hash of the name.
+        objects: `(N,)` int32, how many objects the photo gets in the output.
         categories: `(K, 2)` int64, category and photo, each pair once; crowds do not count.
         prints: `(N, likeness.SIZE)` uint8, fingerprints; zeros where there is none. Empty if nobody looked.
     """
@@ -50,6 +52,7 @@ class Survey:
     second: Column
     place: Column
     order: Column
+    objects: Column
     categories: Column
     prints: Column
 
@@ -59,7 +62,13 @@ class Survey:
 
     @staticmethod
     def of(
-        photos: Collection[Photo], categories: Sequence[str], each: Each, *, split: bool = True, look: bool = False
+        photos: Collection[Photo],
+        categories: Sequence[str],
+        each: Each,
+        *,
+        split: bool = True,
+        look: bool = False,
+        separate: bool = False,
     ) -> Survey:
         """Go through the photos, once.
 
@@ -69,6 +78,7 @@ class Survey:
             each: Goes through some of them, wherever that is done.
             split: Whether what splits need shall be known, beside what names need.
             look: Whether to look at the pictures for what is like another one.
+            separate: Whether each connected part of a mask becomes an object.
         """
         numbers = (Column(np.uint64) for _ in range(8))
         digest, *names, folder, series, order, _ = numbers
@@ -81,13 +91,15 @@ class Survey:
             second=Column(np.int64),
             place=Column(np.float64),
             order=order,
+            objects=Column(np.int32),
             categories=Column(np.int64, 2),
             prints=Column(np.uint8, likeness.SIZE),
         )
         done = 0
-        function = partial(_look_at, {name: n for n, name in enumerate(categories)}, split, look)
-        for part in each.pieces(function, _Singly(photos)):
+        function = partial(_look_at, {name: n for n, name in enumerate(categories)}, split, look, separate)
+        for part in each.pieces(function, Singly(photos)):
             survey.given.append(part.given)
+            survey.objects.append(part.objects)
             digest.append(part.digest)
             for column, values in zip(names, part.names, strict=True):
                 column.append(values)
@@ -102,21 +114,6 @@ class Survey:
                 survey.prints.append(part.prints)
             done += len(part.digest)
         return survey
-
-
-class _Singly:
-    """Yields each photo as a pack that has it, and its place in that: packs are unpacked where the work is done."""
-
-    def __init__(self, photos: Collection[Photo]) -> None:
-        self._photos = photos
-
-    def __length_hint__(self) -> int:
-        return len(self._photos)
-
-    def __iter__(self) -> Iterator[tuple[Pack[Photo], int]]:
-        for pack in packs_of(self._photos):
-            for place in range(pack.count):
-                yield pack, place
 
 
 class _Heads(NamedTuple):
@@ -134,29 +131,34 @@ class _Part(NamedTuple):
     """What was found of some photos, as in `Survey`."""
 
     given: NDArray[np.int8]
+    objects: NDArray[np.int32]
     digest: NDArray[np.uint64]
     names: NDArray[np.uint64]
     heads: _Heads | None
     prints: NDArray[np.uint8] | None
 
 
-def _look_at(number_of: dict[str, int], split: bool, look: bool, places: list[tuple[Pack[Photo], int]]) -> _Part:
-    photos: list[Photo] = []
-    last: Pack[Photo] | None = None
-    inside: list[Photo] = []
-    for pack, place in places:
-        if pack is not last:
-            last, inside = pack, pack.values()
-        photos.append(inside[place])
+def _look_at(
+    number_of: dict[str, int], split: bool, look: bool, separate: bool, places: list[tuple[Pack[Photo], int]]
+) -> _Part:
+    photos = unpacked(places)
     digest = np.array([int(photo.sha256[:16] or "0", 16) for photo in photos], dtype=np.uint64)
     names = np.array([name_numbers(photo) for photo in photos], dtype=np.uint64).reshape(-1, len(NAMINGS)).T
     return _Part(
         np.array([SPLITS.index(photo.split or "train") for photo in photos], dtype=np.int8),
+        np.array([_count(photo, separate) for photo in photos], dtype=np.int32),
         digest,
         names,
         _heads(photos, number_of) if split else None,
         np.frombuffer(b"".join(map(_fingerprint, photos)), dtype=np.uint8).reshape(-1, likeness.SIZE) if look else None,
     )
+
+
+def _count(photo: Photo, separate: bool) -> int:
+    """Return how many objects a photo gets in the output."""
+    if not separate:
+        return len(photo.marks)
+    return sum(1 if mark.crowd else len(part_areas(mark.rle, photo.size)) for mark in photo.marks)
 
 
 def _fingerprint(photo: Photo) -> bytes:

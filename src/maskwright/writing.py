@@ -10,14 +10,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from maskwright.dataset import Annotation, Category, Dataset, Image, coco_annotation, coco_category, coco_image
 from maskwright.files import atomic_file
-from maskwright.pixels import Size
 from maskwright.shards import shard_name, shards_of
 
 _BUFFER = 1 << 20
@@ -70,7 +68,6 @@ class CocoWriter:
         self._all = contextlib.ExitStack()
         self._file = contextlib.ExitStack()
         self._parts: list[Path] = []
-        self._objects = 0
         self._arrays: _Arrays | None = None
 
     def __enter__(self) -> CocoWriter:
@@ -99,33 +96,23 @@ class CocoWriter:
             if annotation.category_id not in self._known:
                 raise ValueError(f"annotation {annotation.id} names category {annotation.category_id}, not listed")
             rows.append(_json(coco_annotation(annotation, image.size)))
-        self._add([image_row(image)], [rows])
+        self.rows(_json(coco_image(image)), 1, b",".join(rows))
 
-    def rows(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> int:
-        """Write some photos and their objects, which are rows already; return how many objects there are.
+    def rows(self, images: bytes, photos: int, objects: bytes) -> None:
+        """Write photos that are rows already.
 
         Args:
-            images: From `image_row`.
-            objects: For each photo its objects, from `object_row`; they are numbered from 1, in order, over all calls.
+            images: The photos as they stand in the file, with commas between them.
+            photos: How many; they must fit into the shard that is being written.
+            objects: Their objects in the same way; may be empty.
         """
-        first = self._objects + 1
-        numbered = []
-        for rows in objects:
-            numbered.append([b'{"id":%d,%b' % (n, row) for n, row in enumerate(rows, self._objects + 1)])
-            self._objects += len(rows)
-        self._add(images, numbered)
-        return self._objects + 1 - first
-
-    def _add(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> None:
         if self._arrays is None:
             raise ValueError("photos are written inside the `with` block")
-        done = 0
-        while done < len(images):
-            if self._arrays.photos == self.shard:
-                self._start()
-            room = len(images) if self.shard is None else self.shard - self._arrays.photos
-            self._arrays.add(images[done : done + room], objects[done : done + room])
-            done += room
+        if self._arrays.photos == self.shard:
+            self._start()
+        if self.shard is not None and self._arrays.photos + photos > self.shard:
+            raise ValueError(f"{photos} photos do not fit into a shard of {self.shard} that has {self._arrays.photos}")
+        self._arrays.add(images, photos, objects)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -147,17 +134,15 @@ class _Arrays:
 
     def __init__(self, images: IO[bytes], annotations: IO[bytes]) -> None:
         self.photos = 0
-        self.objects = 0
         self._images, self._annotations = images, annotations
+        self._bare = True
 
-    def add(self, images: Sequence[bytes], objects: Sequence[Sequence[bytes]]) -> None:
-        if images:
-            self._images.write((b"," if self.photos else b"") + b",".join(images))
-            self.photos += len(images)
-        rows = list(chain.from_iterable(objects))
-        if rows:
-            self._annotations.write((b"," if self.objects else b"") + b",".join(rows))
-            self.objects += len(rows)
+    def add(self, images: bytes, photos: int, objects: bytes) -> None:
+        self._images.write(b"," + images if self.photos else images)
+        self.photos += photos
+        if objects:
+            self._annotations.write(objects if self._bare else b"," + objects)
+            self._bare = False
 
 
 @contextlib.contextmanager
@@ -206,26 +191,6 @@ def write_shards(dataset: Dataset, folder: str | Path, stem: str, photos_per_sha
         for i, image in enumerate(dataset.images):
             writer.photo(image, map(dataset.annotation, range(first[i], first[i + 1])))
     return shards_of(place.parent, stem)
-
-
-def image_row(image: Image) -> bytes:
-    """Return a photo as it stands in a COCO file.
-
-    Example:
-        >>> image_row(Image(1, "a.jpg", 4, 3))
-        b'{"id":1,"file_name":"a.jpg","width":4,"height":3}'
-    """
-    return _json(coco_image(image))
-
-
-def object_row(annotation: Annotation, size: Size) -> bytes:
-    """Return an object as it stands in a COCO file, but for its id, which `CocoWriter.rows` gives it.
-
-    Args:
-        annotation: The object; areas and boxes that are `None` are taken from the mask.
-        size: `(height, width)` of its photo.
-    """
-    return _json(coco_annotation(annotation, size)).partition(b",")[2]
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

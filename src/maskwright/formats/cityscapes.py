@@ -129,8 +129,8 @@ def find(place: Path, settings: PrepareSettings) -> Found | None:
     else:
         usual = ("gtfine", "gtcoarse", *MASK_NAMES)
         masks = next((inside[name] for name in usual if name in inside), place)
-    names = (Path(name) for name, why in islice(scan(masks), _MOST_LOOKED) if not why)
-    named = any(_VALUES.fullmatch(name.stem) for name in names)
+    names = (name for name, why in islice(scan(masks), _MOST_LOOKED) if not why)
+    named = any(_VALUES.fullmatch(name, name.rfind("/") + 1, name.rfind(".")) for name in names)
     if not named and (settings.form != NAME or masks == place):
         return None
     photos = place

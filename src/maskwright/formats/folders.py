@@ -36,7 +36,7 @@ from maskwright.formats import (
 from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Pack, Shelf
+from maskwright.formats.shelf import Pack, Shelf, Singly, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
@@ -234,7 +234,7 @@ def read(found: Found, work: Work) -> Reading:
     )
     story = _Story()
     photos: Shelf[Photo] = Shelf()
-    for some_photos, some_story in work.each(partial(_settle, rules), seen.packs()):
+    for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
         photos.put_pack(some_photos)
         story.join(some_story)
     if not story.objects:
@@ -454,11 +454,11 @@ class _Rules(NamedTuple):
     splits: tuple[str | None, ...]
 
 
-def _settle(rules: _Rules, seen: Pack[tuple[Pair, _Seen]]) -> tuple[Pack[Photo], _Story]:
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[Pack[Photo], _Story]:
     """Make photos of what was seen; masks that the first look did not read for good are read again."""
     photos: list[Photo] = []
     story = _Story()
-    for pair, one in seen.values():
+    for pair, one in unpacked(seen):
         marks = _marks(pair, one, rules.decision)
         story.add(pair, one, marks, rules)
         photos.append(

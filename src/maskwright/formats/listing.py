@@ -84,10 +84,10 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
     )
 
 
-def names_below(folder: Path, suffix: str) -> Iterator[str]:
+def names_below(folder: Path, suffix: str | tuple[str, ...]) -> Iterator[str]:
     """Yield the name inside the folder of every such file, in no order; a folder of millions takes no memory."""
     for name, why in scan(folder):
-        if name.lower().endswith(suffix) and why in {"", NO_PICTURE}:
+        if why in {"", NO_PICTURE} and name.lower().endswith(suffix):
             yield name
 
 

@@ -29,7 +29,7 @@ from maskwright.formats.coding import Census, Coding, Decision, Values, decide, 
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import mask_problems
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Pack, Shelf
+from maskwright.formats.shelf import Pack, Shelf, Singly, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
     rules = _Rules(meaning, work.settings.resize_masks)
     story = _Story()
     photos: Shelf[Photo] = Shelf()
-    for some_photos, some_story in work.each(partial(_settle, rules), seen.packs()):
+    for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
         photos.put_pack(some_photos)
         story.join(some_story)
     if not len(photos):
@@ -316,11 +316,11 @@ class _Rules:
     resize: bool
 
 
-def _settle(rules: _Rules, seen: Pack[tuple[Item, Seen]]) -> tuple[Pack[Photo], _Story]:
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> tuple[Pack[Photo], _Story]:
     """Make photos of what was seen; mask images that the first look did not read for good are read again."""
     photos: list[Photo] = []
     story = _Story()
-    for item, one in seen.values():
+    for item, one in unpacked(seen):
         rles = [
             _objects(path, category, mask.values, one.photo.size, rules.meaning)
             for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True)

@@ -61,6 +61,39 @@ def packs_of(values: Collection[T]) -> Iterator[Pack[T]]:
         yield Pack.of(some)
 
 
+class Singly(Iterable[tuple[Pack[T], int]]):
+    """Each of many values as the pack that it is in, and its place there: to be unpacked where the work is done.
+
+    Example:
+        >>> len(list(Singly(Shelf("abc")))), unpacked(list(Singly(Shelf("abc")))[1:])
+        (3, ['b', 'c'])
+    """
+
+    def __init__(self, values: Collection[T]) -> None:
+        self._values = values
+
+    def __length_hint__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[tuple[Pack[T], int]]:
+        """Yield the values in order."""
+        for pack in packs_of(self._values):
+            for place in range(pack.count):
+                yield pack, place
+
+
+def unpacked(places: Iterable[tuple[Pack[T], int]]) -> list[T]:
+    """Return the values at some places, which `Singly` gave."""
+    values: list[T] = []
+    last: Pack[T] | None = None
+    inside: list[T] = []
+    for pack, place in places:
+        if pack is not last:
+            last, inside = pack, pack.values()
+        values.append(inside[place])
+    return values
+
+
 class Shelf(Collection[T], Generic[T]):
     """A list on disk: values are put at its end, and gone through in order as often as need be.
 

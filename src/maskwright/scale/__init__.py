@@ -28,7 +28,7 @@ PATIENCE_S = 0.3
 """Work that takes less is done in this process; starting another takes about half as long."""
 
 MANY = 1000
-"""So many photos take longer than that in any case."""
+"""So many files take longer than that in any case."""
 
 
 def each(
@@ -145,8 +145,8 @@ class _Here:
         """Yield `function(some items)` for all items, in order, some at a time: as many as take a moment."""
         return self._each(function, code_of(function), items, whole=True)
 
-    def expect(self, function: Callable[[Any], Any], count: int) -> None:
-        """Start worker processes now if so many photos will come, so that they are ready when they do.
+    def expect(self, function: Callable[..., Any], count: int, /) -> None:
+        """Start worker processes now if so many files will be worked on, so that they are ready when they do.
 
         Args:
             function: Of a module that the workers will need.

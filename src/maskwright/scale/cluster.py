@@ -38,7 +38,7 @@ class Ray:
         """Yield `function(some items)` for all items, in order, some at a time: as many as take a moment."""
         return self._each(code_of(function), items, whole=True)
 
-    def expect(self, function: Callable[[Any], Any], count: int) -> None:
+    def expect(self, function: Callable[..., Any], count: int, /) -> None:
         """Do nothing: Ray starts its workers itself."""
 
     def _cpus(self) -> int:

@@ -34,6 +34,9 @@ AHEAD = 2
 DEATHS = 3
 """A piece of work at which so many worker processes died is given up."""
 
+_SWITCHING_S = 0.0005
+"""A thread that waits for the interpreter gets it after so long."""
+
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -85,6 +88,9 @@ class Crew:
         self._told = False
         self._error: Exception | None = None
         self._deaths: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # This process works while its threads tend the workers: they must not wait for it long.
+        self._switching_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switching_s, _SWITCHING_S))
         self._threads = [threading.Thread(target=self._tend, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -162,6 +168,7 @@ class Crew:
             self._pieces.put(None)
         for thread in self._threads:
             thread.join()
+        sys.setswitchinterval(self._switching_s)
 
     def _tend(self) -> None:
         """Keep one worker process busy; start another when it dies."""

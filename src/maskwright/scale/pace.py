@@ -82,7 +82,7 @@ class Pace:
         return int(max(1, count))
 
 
-def code_of(function: Callable[[Any], Any]) -> bytes:
+def code_of(function: Callable[..., Any]) -> bytes:
     """Pickle a function; refuse one that another process cannot import, whether or not it will be needed there."""
     inner: Any = function
     while isinstance(inner, partial):
