@@ -36,7 +36,7 @@ from maskwright.formats import (
 from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Pack, Shelf, Singly, unpacked
+from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
@@ -211,7 +211,7 @@ def read(found: Found, work: Work) -> Reading:
     seen: Shelf[tuple[Pair, _Seen]] = Shelf()
     census, faults = Census(), _Faults()
     for some_seen, some_census, some_faults in work.each.pieces(_look_at, pairs):
-        seen.put_pack(some_seen)
+        seen.put_packs(some_seen)
         census.join(some_census)
         faults.join(some_faults)
     problems += faults.problems(settings)
@@ -235,7 +235,7 @@ def read(found: Found, work: Work) -> Reading:
     story = _Story()
     photos: Shelf[Photo] = Shelf()
     for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
-        photos.put_pack(some_photos)
+        photos.put_packs(some_photos)
         story.join(some_story)
     if not story.objects:
         raise UserError(
@@ -339,7 +339,7 @@ def _look(pair: Pair) -> _Seen:
         return seen._replace(mask_fault=str(error))
 
 
-def _look_at(pairs: list[Pair]) -> tuple[Pack[tuple[Pair, _Seen]], Census, _Faults]:
+def _look_at(pairs: list[Pair]) -> tuple[list[Pack[tuple[Pair, _Seen]]], Census, _Faults]:
     """Look at some pairs; return what was found of each, and what must be known of all together."""
     seen = [(pair, _look(pair)) for pair in pairs]
     census, faults = Census(), _Faults()
@@ -347,7 +347,7 @@ def _look_at(pairs: list[Pair]) -> tuple[Pack[tuple[Pair, _Seen]], Census, _Faul
         faults.add(pair, one)
         if one.values is not None:
             census.add(f"{pair.mask}", one.values)
-    return Pack.of(seen), census, faults
+    return list(packed(seen)), census, faults
 
 
 class _Faults:
@@ -454,7 +454,7 @@ class _Rules(NamedTuple):
     splits: tuple[str | None, ...]
 
 
-def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[Pack[Photo], _Story]:
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
     """Make photos of what was seen; masks that the first look did not read for good are read again."""
     photos: list[Photo] = []
     story = _Story()
@@ -473,7 +473,7 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> 
                 masks=((Path(pair.mask), one.mask_hash),) if pair.mask is not None else (),
             )
         )
-    return Pack.of(photos), story
+    return list(packed(photos)), story
 
 
 def _marks(pair: Pair, one: _Seen, decision: Decision) -> tuple[bytes, ...]:

@@ -29,7 +29,7 @@ from maskwright.formats.coding import Census, Coding, Decision, Values, decide, 
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import mask_problems
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Pack, Shelf, Singly, unpacked
+from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
     """
     seen: Shelf[tuple[Item, Seen]] = Shelf()
     for some_seen, values in work.each.pieces(_look_at, items):
-        seen.put_pack(some_seen)
+        seen.put_packs(some_seen)
         for name, category, one in values:
             meaning.add(name, category, one)
     problems = [*problems, *mask_problems(_sizes(seen), resize=work.settings.resize_masks), *meaning.problems()]
@@ -258,7 +258,7 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
     story = _Story()
     photos: Shelf[Photo] = Shelf()
     for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
-        photos.put_pack(some_photos)
+        photos.put_packs(some_photos)
         story.join(some_story)
     if not len(photos):
         raise UserError("there is no photo", [str(work.root)], "check the folders")
@@ -281,7 +281,7 @@ def look_at(item: Item) -> Seen:
     return Seen(sight(item.photo), tuple(_look(path) for path in item.masks))
 
 
-def _look_at(items: list[Item]) -> tuple[Pack[tuple[Item, Seen]], list[tuple[str, str, Values]]]:
+def _look_at(items: list[Item]) -> tuple[list[Pack[tuple[Item, Seen]]], list[tuple[str, str, Values]]]:
     """Look at some photos; return what was found, and the name, the category and the values of each mask image."""
     seen = [(item, look_at(item)) for item in items]
     values = [
@@ -290,7 +290,7 @@ def _look_at(items: list[Item]) -> tuple[Pack[tuple[Item, Seen]], list[tuple[str
         for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True)
         if mask.values is not None
     ]
-    return Pack.of(seen), values
+    return list(packed(seen)), values
 
 
 def _look(path: Path) -> MaskSeen:
@@ -316,7 +316,7 @@ class _Rules:
     resize: bool
 
 
-def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> tuple[Pack[Photo], _Story]:
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
     """Make photos of what was seen; mask images that the first look did not read for good are read again."""
     photos: list[Photo] = []
     story = _Story()
@@ -344,7 +344,7 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
                 masks=tuple((path, mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
             )
         )
-    return Pack.of(photos), story
+    return list(packed(photos)), story
 
 
 def _objects(path: Path, category: str, values: Values | None, size: Size, meaning: Meaning) -> tuple[bytes, ...]:

@@ -7,6 +7,7 @@ import sqlite3
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from maskwright.scratch import Scratch
@@ -34,11 +35,6 @@ class Pack(Generic[T]):
     content: bytes
     count: int
 
-    @staticmethod
-    def of(values: list[T]) -> Pack[T]:
-        """Pack values."""
-        return Pack(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL), len(values))
-
     def values(self) -> list[T]:
         """Unpack them."""
         # They are our own values, from a pipe or a file without a name that only our processes can open.
@@ -46,19 +42,11 @@ class Pack(Generic[T]):
         return values
 
 
-def packs_of(values: Collection[T]) -> Iterator[Pack[T]]:
-    """Yield all values, in order, some together."""
-    if isinstance(values, Shelf):
-        yield from values.packs()
-        return
-    some: list[T] = []
-    for value in values:
-        some.append(value)
-        if len(some) == _TOGETHER:
-            yield Pack.of(some)
-            some = []
-    if some:
-        yield Pack.of(some)
+def packed(values: Iterable[T]) -> Iterator[Pack[T]]:
+    """Pack values, in order, some together."""
+    rest = iter(values)
+    while some := list(islice(rest, _TOGETHER)):
+        yield Pack(pickle.dumps(some, protocol=pickle.HIGHEST_PROTOCOL), len(some))
 
 
 class Singly(Iterable[tuple[Pack[T], int]]):
@@ -77,7 +65,8 @@ class Singly(Iterable[tuple[Pack[T], int]]):
 
     def __iter__(self) -> Iterator[tuple[Pack[T], int]]:
         """Yield the values in order."""
-        for pack in packs_of(self._values):
+        values = self._values
+        for pack in values.packs() if isinstance(values, Shelf) else packed(values):
             for place in range(pack.count):
                 yield pack, place
 
@@ -119,15 +108,16 @@ class Shelf(Collection[T], Generic[T]):
         if len(self._waiting) >= _TOGETHER:
             self._flush()
 
-    def put_pack(self, pack: Pack[T]) -> None:
+    def put_packs(self, packs: Iterable[Pack[T]]) -> None:
         """Put packed values at the end."""
         self._flush()
-        self._write(pack)
+        for pack in packs:
+            self._write(pack)
 
     def _flush(self) -> None:
         if self._waiting:
-            pack, self._waiting = Pack.of(self._waiting), []
-            self._write(pack)
+            waiting, self._waiting = self._waiting, []
+            self.put_packs(packed(waiting))
 
     def _write(self, pack: Pack[T]) -> None:
         self._bytes.append(pack.content)
