@@ -328,7 +328,7 @@ def _split(
 
 def _alike(photos: Collection[Photo], survey: Survey) -> NDArray[np.int64]:
     """Return `(K, 2)` the positions of photos that look alike; enough pairs to join each group of such photos."""
-    candidates = likeness.near_pairs(survey.prints[:])
+    candidates = likeness.near_pairs(survey.prints)
     if not len(candidates):
         return np.zeros((0, 2), dtype=np.int64)
     wanted = np.zeros(len(photos), dtype=np.bool_)
