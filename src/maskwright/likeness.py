@@ -118,21 +118,17 @@ def near_pairs(fingerprints: NDArray[np.uint8] | Column) -> NDArray[np.int64]:
     compared only with the 16 that follow it in the order given.
 
     Args:
-        fingerprints: `(N, SIZE)` uint8, from `stack` or on disk: a quarter of them is held in memory at a time.
+        fingerprints: `(N, SIZE)` uint8, from `stack`; those on disk are read as they are needed.
 
     Returns:
         `(K, 3)`: positions i < j, and in how many signs the two differ; nearest first. Flat photos are in no pair.
     """
-    parts = [_signs(fingerprints[n : n + _READ], n) for n in range(0, len(fingerprints), _READ)]
-    if not parts:
-        return np.zeros((0, 3), dtype=np.int64)
-    useful, coarse, mixed = (np.concatenate(some) for some in zip(*parts, strict=True))
-    del parts
+    useful, coarse, mixed = _signs(fingerprints)
     if len(useful) < 2:
         return np.zeros((0, 3), dtype=np.int64)
-    ordered = np.sort(mixed)
-    if (ordered[1:] == ordered[:-1]).any():
-        _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
+    mixed.sort()
+    if (mixed[1:] == mixed[:-1]).any():
+        _, first, which = np.unique(_signs(fingerprints)[2], return_index=True, return_inverse=True)
         order = np.argsort(first, kind="stable")  # in the order given: frames that follow each other stand together
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
@@ -144,19 +140,26 @@ def near_pairs(fingerprints: NDArray[np.uint8] | Column) -> NDArray[np.int64]:
         found[:, :2] = first[found[:, :2]]
         pairs = np.concatenate([chains, found]).astype(np.int64)
     else:
-        del ordered, mixed
+        del mixed
         pairs = _near(coarse, fingerprints, useful)
     pairs[:, :2] = useful[np.sort(pairs[:, :2], axis=1)]
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))]
 
 
 def _signs(
-    fingerprints: NDArray[np.uint8], start: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the positions, counted from `start`, the coarse signs, and `_mixed` of fingerprints that are not flat."""
-    useful = np.flatnonzero(fingerprints[:, 0] >= FLAT)
-    rows = np.ascontiguousarray(fingerprints[useful, 1:])
-    return useful + start, rows.view(np.uint64)[:, 0].copy(), _mixed(rows)
+    fingerprints: NDArray[np.uint8] | Column,
+) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the positions, the coarse signs, and `_mixed` of the fingerprints that are not flat."""
+    useful = np.empty(len(fingerprints), dtype=np.int32)
+    coarse, mixed = (np.empty(len(fingerprints), dtype=np.uint64) for _ in range(2))
+    end = 0
+    for start in range(0, len(fingerprints), _READ):
+        some = fingerprints[start : start + _READ]
+        there = np.flatnonzero(some[:, 0] >= FLAT)
+        rows = np.ascontiguousarray(some[there, 1:])
+        here = slice(end, end := end + len(there))
+        useful[here], coarse[here], mixed[here] = there + start, rows.view(np.uint64)[:, 0], _mixed(rows)
+    return useful[:end], coarse[:end], mixed[:end]
 
 
 def _mixed(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -170,7 +173,7 @@ def _mixed(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _near(
-    coarse: NDArray[np.uint64], fingerprints: NDArray[np.uint8] | Column, useful: NDArray[np.int64]
+    coarse: NDArray[np.uint64], fingerprints: NDArray[np.uint8] | Column, useful: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Return `(K, 3)` the pairs of different fingerprints that are near, each once.
 
@@ -218,7 +221,7 @@ def _some(values: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _differing(
-    fingerprints: NDArray[np.uint8] | Column, i: NDArray[np.int64], j: NDArray[np.int64], start: int
+    fingerprints: NDArray[np.uint8] | Column, i: NDArray[np.int32], j: NDArray[np.int32], start: int
 ) -> NDArray[np.int64]:
     """Return `(K,)` in how many signs, from a byte on, the fingerprints at positions `i` and `j` differ."""
     differ = fingerprints[i][:, start:] ^ fingerprints[j][:, start:]
@@ -236,23 +239,25 @@ def _sharing(coarse: NDArray[np.uint64], band: int) -> Iterator[tuple[NDArray[An
     rank = np.empty(len(values) if crowded else 0, dtype=np.int32)
     if crowded:
         rank[order] = np.arange(len(values), dtype=np.int32) - starts[values[order]]
-    for bit in range(-1, 16):
-        # Of two rows that differ in some bits, the one that has not the lowest of these finds the other.
-        half = bit >= 0 and not crowded
-        rows = np.flatnonzero(values & (1 << bit) == 0) if half else np.arange(len(values))
-        rows = rows.astype(np.int32)
-        for probe in _probes(bit):
-            bucket = values[rows] ^ np.uint16(probe)
-            there = np.flatnonzero(sizes[bucket])
-            row, bucket = rows[there], bucket[there]
-            low = starts[bucket]
-            high = low + sizes[bucket]
-            if crowded:
-                many = sizes[bucket] > _CROWD
-                low = np.where(many, np.minimum(low + rank[row], high), low)
-                high = np.where(many, np.minimum(low + _NEXT, high), high)
-            for which, position in _expanded(low, high):
-                yield _smaller_first(row[which], order[position])
+    for first in range(0, len(values), _READ):
+        for bit in range(-1, 16):
+            some = values[first : first + _READ]
+            # Of two rows that differ in some bits, the one that has not the lowest of these finds the other.
+            half = bit >= 0 and not crowded
+            rows = np.flatnonzero(some & (1 << bit) == 0) if half else np.arange(len(some))
+            rows, own = rows + first, some[rows]
+            for probe in _probes(bit):
+                bucket = own ^ np.uint16(probe)
+                there = np.flatnonzero(sizes[bucket])
+                row, bucket = rows[there], bucket[there]
+                low = starts[bucket]
+                high = low + sizes[bucket]
+                if crowded:
+                    many = sizes[bucket] > _CROWD
+                    low = np.where(many, np.minimum(low + rank[row], high), low)
+                    high = np.where(many, np.minimum(low + _NEXT, high), high)
+                for which, position in _expanded(low, high):
+                    yield _smaller_first(row[which], order[position])
 
 
 def _probes(lowest: int) -> list[int]:

@@ -118,7 +118,7 @@ class Column:
         """Count the rows."""
         return len(self._bytes) // self._row
 
-    def __getitem__(self, which: slice | NDArray[np.int64]) -> NDArray[Any]:
+    def __getitem__(self, which: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Read a slice without steps, or the rows at positions `(K,)` in any order."""
         if isinstance(which, slice):
             start, stop, _ = which.indices(len(self))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskwright.errors import UserError
-from maskwright.scale.pace import PIECE_S, Items, Pace, code_of, do, handed_out
+from maskwright.scale.pace import Items, Pace, code_of, do, handed_out
 
 if TYPE_CHECKING:  # a worker process imports this module, and shall start quickly
     from maskwright.scale.cluster import Ray
@@ -162,7 +162,7 @@ class _Here:
 
     def _each(self, function: Callable[[Any], Any], code: bytes, items: Iterable[Any], whole: bool) -> Iterator[Any]:
         some = Items(items)
-        pace = Pace(PIECE_S["here"], self._workers)
+        pace = Pace("here", self._workers)
         done = 0
         while self._crew is None:
             taken = some.take(pace.items(some.left))

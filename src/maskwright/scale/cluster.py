@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from maskwright.errors import UserError
 from maskwright.scale.crew import DEATHS, WINDOW
-from maskwright.scale.pace import PIECE_S, Items, Pace, code_of, do_packed, handed_out, packed
+from maskwright.scale.pace import Items, Pace, code_of, do_packed, handed_out, packed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +48,7 @@ class Ray:
     def _each(self, code: bytes, items: Iterable[Any], whole: bool) -> Iterator[Any]:
         some = Items(items)
         function = self._ray.put(code)
-        pace = Pace(PIECE_S["ray"])
+        pace = Pace("ray")
         under_way: deque[tuple[Any, int, int]] = deque()
         asked = float("-inf")
         while True:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from maskwright.errors import UserError
 
@@ -22,8 +22,8 @@ MOST_ITEMS = 2000
 GROWTH = 4
 """A piece has at most so many times the items of the largest before it."""
 
-MOST_BYTES = 4_000_000
-"""A piece's items, and its results, are kept near or below so many bytes."""
+MOST_BYTES = {"here": 250_000, "ray": 4_000_000}
+"""A piece's items, and its results, are kept near or below so many bytes; a few pieces per worker are in memory."""
 
 LEAST_S = 0.002
 """The last pieces are smaller, so that all workers end together; but not so small that sending them takes longer."""
@@ -52,12 +52,12 @@ class Pace:
     """How many items make a piece of work, learned from the pieces that are done.
 
     Args:
-        piece_s: How long a piece should take.
+        where: `here` or `ray`.
         workers: How many workers share the items.
     """
 
-    def __init__(self, piece_s: float, workers: int = 1) -> None:
-        self.piece_s = piece_s
+    def __init__(self, where: Literal["here", "ray"], workers: int = 1) -> None:
+        self.piece_s, self.most_bytes = PIECE_S[where], MOST_BYTES[where]
         self.workers = workers
         self.item_s: float | None = None
         self.item_bytes = 0.0
@@ -76,7 +76,7 @@ class Pace:
         """Return how many items the next piece should have, if so many are left (-1: not known)."""
         if self.item_s is None:
             return 1
-        count = min(self.piece_s / self.item_s, MOST_BYTES / max(self.item_bytes, 1), self.most)
+        count = min(self.piece_s / self.item_s, self.most_bytes / max(self.item_bytes, 1), self.most)
         if left >= 0 and self.workers > 1:
             count = min(count, max(left / (2 * self.workers), LEAST_S / self.item_s))
         return int(max(1, count))
