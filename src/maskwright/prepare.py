@@ -373,13 +373,13 @@ def _double_notes(photos: Collection[Photo], splits: NDArray[np.int8], column: C
     groups: dict[str, list[tuple[Photo, int]]] = defaultdict(list)
     for photo, digest, split in zip(photos, digests.tolist(), splits.tolist(), strict=True):
         if digest in repeated:
-            groups[photo.sha256].append((replace(photo, marks=()), split))
+            groups[photo.sha256].append((photo._replace(marks=()), split))
     same = [group for group in groups.values() if len(group) > 1]
     across = [group for group in same if len({split for _, split in group}) > 1]
     within = [group for group in same if len({split for _, split in group}) == 1]
 
     def text(which: Sequence[Sequence[tuple[Photo, int]]]) -> str:
-        return some(" = ".join(str(photo.path) for photo, _ in group[:3]) for group in which)
+        return some(" = ".join(photo.file for photo, _ in group[:3]) for group in which)
 
     def stands(which: Sequence[Any]) -> str:
         return f"{plural(len(which), 'picture')} {'stands' if len(which) == 1 else 'stand'}"

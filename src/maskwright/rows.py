@@ -131,7 +131,6 @@ class _Named(NamedTuple):
     photo: Photo
     marks: tuple[Mark, ...]
     name: str
-    path: str
 
 
 def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
@@ -140,8 +139,10 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
     named = []
     for numbers, photo in zip(numbered, unpacked((one.pack, one.place) for one in numbered), strict=True):
         marks = separate(photo) if rules.separate else photo.marks
-        named.append(_Named(numbers, photo, marks, naming(photo), str(photo.path)))
-    rows = Rows(places=[f"{SPLITS[one.numbers.split]}/{one.name}" for one in named], paths=[one.path for one in named])
+        named.append(_Named(numbers, photo, marks, naming(photo)))
+    rows = Rows(
+        places=[f"{SPLITS[one.numbers.split]}/{one.name}" for one in named], paths=[one.photo.file for one in named]
+    )
 
     def file(one: _Named) -> tuple[int, int]:
         return one.numbers.split, 0 if rules.shard is None else (one.numbers.id - 1) // rules.shard
@@ -153,13 +154,13 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
         photo = one.photo
         rows.masks += len(photo.marks)
         rows.categories.update(mark.category for mark in photo.marks)
-        path = quoted(one.path)
+        path = quoted(photo.file)
         fates.append(
             f'{{"file": {path}, "kind": "photo", "fate": "used", "as": {quoted(place)}, "width": {photo.size[1]},'
             f' "height": {photo.size[0]}, "objects": {len(photo.marks)}, "sha256": {quoted(photo.sha256)}}}'
         )
         fates += [
-            f'{{"file": {quoted(str(mask))}, "kind": "mask", "fate": "used", "of": {path}, "sha256": {quoted(digest)}}}'
+            f'{{"file": {quoted(mask)}, "kind": "mask", "fate": "used", "of": {path}, "sha256": {quoted(digest)}}}'
             for mask, digest in photo.masks
         ]
     rows.fates = SEPARATOR.join(fates)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from maskwright.errors import UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
@@ -132,8 +132,7 @@ class Work:
     spare: Path
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """One object of a photo: its category's name, its RLE at the photo's upright size, and whether it is a crowd."""
 
     category: str
@@ -141,58 +140,33 @@ class Mark:
     crowd: bool = False
 
 
-@dataclass(frozen=True)
-class Photo:
-    """One photo that was understood.
+class Photo(NamedTuple):
+    """One photo that was understood: plain values, since there may be millions that travel between processes.
 
     Attributes:
-        path: The file, as the user named its folder.
+        file: Its path, as the user named its folder.
         name: Its path inside the photo folder, `/` between the parts.
         place: What tells photo folders apart where several hold equal names.
         split: The split that it already is in; `None`: to be decided.
         size: Upright `(height, width)`.
         sha256: Of the file.
         marks: Its objects; none is a photo without objects.
-        masks: Its mask images, where there are such, each with its SHA-256.
+        masks: The paths of its mask images, where there are such, each with its SHA-256.
     """
 
-    path: Path
+    file: str
     name: str
     place: str
     split: str | None
     size: Size
     sha256: str
     marks: tuple[Mark, ...]
-    masks: tuple[tuple[Path, str], ...] = ()
+    masks: tuple[tuple[str, str], ...] = ()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied between processes and to disk as plain texts: a `Path` takes ten times as long."""
-        marks = tuple((mark.category, mark.rle, mark.crowd) for mark in self.marks)
-        masks = tuple((os.fspath(path), digest) for path, digest in self.masks)
-        plain = (os.fspath(self.path), self.name, self.place, self.split, self.size, self.sha256, marks, masks)
-        return _photo, plain
-
-
-def _photo(
-    path: str,
-    name: str,
-    place: str,
-    split: str | None,
-    size: Size,
-    sha256: str,
-    marks: tuple[tuple[str, bytes, bool], ...],
-    masks: tuple[tuple[str, str], ...],
-) -> Photo:
-    return Photo(
-        Path(path),
-        name,
-        place,
-        split,
-        size,
-        sha256,
-        tuple(Mark(*mark) for mark in marks),
-        tuple((Path(mask), digest) for mask, digest in masks),
-    )
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True)

@@ -465,14 +465,14 @@ class _Story:
         """Return a photo with its objects."""
         given = self.settings.category
         return Photo(
-            path=item.photo,
+            file=str(item.photo),
             name=item.name,
             place=item.place,
             split=item.split,
             size=one.photo.size,
             sha256=one.photo.sha256,
             marks=tuple(Mark(given or self.name(number), rle, crowd) for number, crowd, rle in one.objects),
-            masks=((item.masks[0], one.hash),) if item.masks else (),
+            masks=((str(item.masks[0]), one.hash),) if item.masks else (),
         )
 
     def all_notes(self) -> Iterator[str]:

@@ -463,14 +463,14 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> 
         story.add(pair, one, marks, rules)
         photos.append(
             Photo(
-                path=Path(pair.photo),
+                file=pair.photo,
                 name=pair.name,
                 place=rules.places[pair.place],
                 split=rules.splits[pair.place],
                 size=one.size,
                 sha256=one.photo_hash,
                 marks=tuple(Mark(rules.names[pair.place], rle) for rle in marks),
-                masks=((Path(pair.mask), one.mask_hash),) if pair.mask is not None else (),
+                masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
             )
         )
     return list(packed(photos)), story

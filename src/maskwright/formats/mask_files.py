@@ -334,14 +334,14 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
         story.add(item, one, rles, marks, rules)
         photos.append(
             Photo(
-                path=item.photo,
+                file=str(item.photo),
                 name=item.name,
                 place=item.place,
                 split=item.split,
                 size=one.photo.size,
                 sha256=one.photo.sha256,
                 marks=marks,
-                masks=tuple((path, mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
+                masks=tuple((str(path), mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
             )
         )
     return list(packed(photos)), story
