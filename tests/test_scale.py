@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import maskwright
 from maskwright import scale
 from maskwright.errors import Problem, UserError
+from maskwright.scale import cluster, crew, pace, worker
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 unix = pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
@@ -53,6 +54,11 @@ def echo(value):
     return value
 
 
+def total_of(numbers):
+    time.sleep(0.001 * len(numbers))
+    return sum(numbers)
+
+
 def wrong_from(first, number):
     if number >= first:
         raise UserError([Problem("a number is too large", (f"{number}",), "take a smaller one")])
@@ -74,10 +80,10 @@ def lambda_result(number):
     return lambda: number
 
 
-def deadly(folder, number):
-    """Kill the process that first comes to number 30."""
+def deadly(folder, parent, number):
+    """Kill the first worker process that comes to number 30, or past it."""
     marker = Path(folder) / "killed"
-    if number == 30 and not marker.exists():
+    if number >= 30 and os.getpid() != parent and not marker.exists():
         marker.write_text(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.002)
@@ -93,17 +99,17 @@ def always_deadly(parent, number):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Hand over to worker processes after two items, in small pieces."""
-    ready = scale._Crew.ready
+    """Share with worker processes after the first piece, in small pieces."""
+    ready = crew.Crew.ready
 
-    def wait(crew):
-        while not (ready(crew) or crew.failed()):
+    def wait(workers):
+        while not (ready(workers) or workers.failed()):
             time.sleep(0.01)
-        return ready(crew)
+        return ready(workers)
 
-    monkeypatch.setattr(scale._Crew, "ready", wait)
+    monkeypatch.setattr(crew.Crew, "ready", wait)
     monkeypatch.setattr(scale, "PATIENCE_S", 0.0)
-    monkeypatch.setitem(scale.PIECE_S, "here", 0.02)
+    monkeypatch.setitem(pace.PIECE_S, "here", 0.02)
 
 
 def children():
@@ -128,14 +134,14 @@ def test_one_worker_is_this_process(eager):
 def test_many_items_are_done_in_worker_processes_in_order(eager):
     results = list(scale.each(where, range(300), workers=2))
     assert len(results) == 300
-    assert [pid == os.getpid() for pid in results] == [True, True, *[False] * 298]
-    assert len(set(results)) == 3
+    assert results[0] == os.getpid()
+    assert len(set(results)) == 2  # this process works too
     assert list(scale.each(slow_square, range(300), workers=2)) == [n * n for n in range(300)]
     assert children() == []
 
 
 def test_work_is_taken_over_only_when_it_has_proven_long(monkeypatch):
-    monkeypatch.setattr(scale, "_Crew", None)  # starting one would fail
+    monkeypatch.setattr(crew, "Crew", None)  # starting one would fail
     assert list(scale.each(square, range(10_000), workers=2))[-1] == 9999**2
     with pytest.raises(TypeError, match="not callable"):
         list(scale.each(slow_square, range(1000), workers=2))
@@ -147,7 +153,7 @@ def test_items_are_taken_only_as_needed(eager):
     results = scale.each(slow_square, items, workers=2)
     assert list(islice(results, 300)) == [n * n for n in range(300)]
     results.close()
-    most = 300 + 2 * scale.WINDOW * 0.02 / 0.002 * 2
+    most = 300 + 2 * crew.WINDOW * 0.02 / 0.002 * 2
     assert 300 <= len(taken) <= most
 
 
@@ -199,7 +205,7 @@ no_such_module = _Elsewhere()
 
 
 def answer(function, items):
-    return pickle.loads(scale._work(function, pickle.dumps(items)))
+    return pickle.loads(pace.do_packed(function, pace.packed(items, False)))
 
 
 def test_other_errors_keep_their_type_and_tell_where_they_were_raised():
@@ -234,7 +240,7 @@ def test_a_function_of_the_program_itself_is_refused():
 @unix
 def test_the_work_of_a_killed_worker_is_done_again(eager, tmp_path):
     said = []
-    results = scale.each(partial(deadly, str(tmp_path)), range(300), workers=2, say=said.append)
+    results = scale.each(partial(deadly, str(tmp_path), os.getpid()), range(300), workers=2, say=said.append)
     assert list(results) == [n * n for n in range(300)]
     assert int((tmp_path / "killed").read_text()) != os.getpid()
     assert said == ["note: a worker process was killed (SIGKILL); another does its work again"]
@@ -256,14 +262,14 @@ def test_work_at_which_workers_keep_dying_is_given_up(eager):
 
 
 def test_without_worker_processes_the_work_is_done_here_and_said(eager, monkeypatch):
-    monkeypatch.setattr(scale, "_PROGRAM", "raise SystemExit(3)")
+    monkeypatch.setattr(crew, "PROGRAM", "raise SystemExit(3)")
     said = []
     assert set(scale.each(where, range(300), workers=2, say=said.append)) == {os.getpid()}
     assert said == ["note: worker processes could not be started; the work is done in one process, and takes longer"]
 
 
 def test_what_is_printed_before_a_worker_is_ready_does_no_harm(eager, monkeypatch):
-    monkeypatch.setattr(scale, "_PROGRAM", "print('hello from', end=' ', flush=True)\n" + scale._PROGRAM)
+    monkeypatch.setattr(crew, "PROGRAM", "print('hello from', end=' ', flush=True)\n" + worker.PROGRAM)
     assert list(scale.each(slow_square, range(100), workers=2)) == [n * n for n in range(100)]
 
 
@@ -274,15 +280,16 @@ def test_an_answer_that_cannot_be_held_is_an_error(eager, monkeypatch):
             raise MemoryError("too large an answer")
         return answer
 
-    receive = scale._receive
-    monkeypatch.setattr(scale, "_receive", no_memory)
+    receive = crew.receive
+    monkeypatch.setattr(crew, "receive", no_memory)
     with pytest.raises(MemoryError, match="too large an answer"):
         list(scale.each(big, range(50), workers=2))
     assert children() == []
 
 
 def test_a_function_that_workers_cannot_load_is_an_error(eager, monkeypatch):
-    monkeypatch.setattr(scale, "_PROGRAM", scale._PROGRAM.replace("json.loads(sys.argv.pop(1))", repr(_own_path())))
+    elsewhere = worker.PROGRAM.replace("json.loads(sys.argv.pop(1))", repr(_own_path()))
+    monkeypatch.setattr(crew, "PROGRAM", elsewhere)
     with pytest.raises(ModuleNotFoundError, match="No module named 'test_scale'"):
         list(scale.each(where, range(200), workers=2))
 
@@ -294,15 +301,13 @@ def _own_path():
 def test_several_calls_share_the_worker_processes(eager):
     with scale.at("here", workers=2) as every:
         first = set(every(where, range(200))) - {os.getpid()}
-        crew = {int(pid) for pid in children()}
+        workers = {int(pid) for pid in children()}
         second = set(every(where, range(200))) - {os.getpid()}
-        # On a busy machine one worker may do all the work of a call, but no other process ever does.
-        assert len(crew) == 2
-        assert first <= crew
-        assert second <= crew
-        assert first
-        assert second
-        assert {int(pid) for pid in children()} == crew
+        assert len(workers) == 1
+        # On a busy machine this process may do all the work of a call, but no other one ever does.
+        assert first <= workers
+        assert second <= workers
+        assert {int(pid) for pid in children()} == workers
         assert list(every(slow_square, range(300))) == [n * n for n in range(300)]
         assert list(every(slow_square, every(slow_square, range(300)))) == [n**4 for n in range(300)]
         with pytest.raises(UserError, match="a number is too large\n  200"):
@@ -331,7 +336,7 @@ fails_to_load = _Unloadable()
 def test_results_that_nobody_wants_any_more_leave_no_process(eager):
     results = scale.each(slow_square, count(), workers=2)
     assert next(islice(results, 100, None)) == 100 * 100
-    assert len(children()) == 2
+    assert len(children()) == 1
     del results
     gc.collect()
     assert children() == []
@@ -361,7 +366,7 @@ def run_unguarded(tmp_path):
         start_new_session=True,
     )
     until = time.monotonic() + 20
-    while len(workers := _children_of(program.pid)) < 2 and time.monotonic() < until:
+    while not (workers := _children_of(program.pid)) and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)
     return program, workers
@@ -378,7 +383,7 @@ def _children_of(pid):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_an_interrupted_program_leaves_no_process(tmp_path, name):
     program, workers = run_unguarded(tmp_path)
-    assert len(workers) == 2
+    assert len(workers) == 1
     if name == "SIGINT":
         os.killpg(program.pid, signal.SIGINT)  # as Ctrl-C does: the workers get it too
     else:
@@ -392,25 +397,45 @@ def test_an_interrupted_program_leaves_no_process(tmp_path, name):
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_the_pace_keeps_pieces_short_and_small():
-    pace = scale._Pace(0.1)
-    assert pace.items() == 1
-    pace.learn(2, 0.002, 200)
-    assert pace.items() == 2 * scale.GROWTH
-    pace.learn(10, 0.199, 1000)
-    assert pace.items() == 9
-    pace.learn(10, 0.3, 1000)
-    assert pace.items() == 4
-    pace.learn(1, 0.00001, 40_000_000)
-    assert pace.items() == 1
-    pace = scale._Pace(0.1)
-    pace.learn(10, 0.0, 10)
-    assert pace.items() == 40
-    pace.learn(scale.MOST_ITEMS, 0.0, 10)
-    assert pace.items() == scale.MOST_ITEMS
+def test_the_pace_keeps_pieces_short_and_small(monkeypatch):
+    monkeypatch.setitem(pace.PIECE_S, "here", 0.1)
+    some = pace.Pace("here")
+    assert some.items() == 1
+    some.learn(2, 0.002, 200)
+    assert some.items() == 2 * pace.GROWTH
+    some.learn(10, 0.199, 1000)
+    assert some.items() == 9
+    some.learn(10, 0.3, 1000)
+    assert some.items() == 4
+    some.learn(1, 0.00001, 40_000_000)
+    assert some.items() == 1
+    some = pace.Pace("here")
+    some.learn(10, 0.0, 10)
+    assert some.items() == 40
+    some.learn(pace.MOST_ITEMS, 0.0, 10)
+    assert some.items() == pace.MOST_ITEMS
 
 
-# ── Ray ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_last_pieces_are_small_so_that_all_end_together():
+    some = pace.Pace("here", workers=2)
+    some.learn(100, 0.01, 100)  # 0.1 ms an item
+    assert some.items() == 400
+    assert some.items(left=400) == 100
+    assert some.items(left=4) == 20  # but not so small that sending takes longer
+
+
+def test_items_know_how_many_are_left():
+    some = pace.Items([1, 2, 3])
+    assert (some.take(2), some.left) == ([1, 2], 1)
+    assert (some.take(2), some.left) == ([3], 0)
+    assert pace.Items(iter(lambda: 0, None)).left == -1
+
+
+def test_pieces_go_to_the_function_as_lists(eager):
+    with scale.at("here", workers=2) as every:
+        sums = list(every.pieces(total_of, range(500)))
+        assert sum(sums) == sum(range(500))
+        assert len(sums) > 1
 
 
 def test_ray_that_is_not_installed_is_said(monkeypatch):
@@ -447,7 +472,7 @@ def test_a_cluster_that_is_not_there_is_said(monkeypatch):
 def test_ray_gives_what_here_gives_whoever_dies(tmp_path, monkeypatch):
     """One test, since starting Ray takes seconds."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setitem(scale.PIECE_S, "ray", 0.05)
+    monkeypatch.setitem(pace.PIECE_S, "ray", 0.05)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Ray's workers must find this module
     monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15, which beside other tests is slow
@@ -460,7 +485,7 @@ def test_ray_gives_what_here_gives_whoever_dies(tmp_path, monkeypatch):
         assert list(islice(scale.each(slow_square, items, on="ray"), 100)) == [n * n for n in range(100)]
         assert len(taken) < 1000
 
-        killed = scale.each(partial(deadly, str(tmp_path)), range(300), on="ray")
+        killed = scale.each(partial(deadly, str(tmp_path), os.getpid()), range(300), on="ray")
         assert list(killed) == [n * n for n in range(300)]
         assert int((tmp_path / "killed").read_text()) != os.getpid()
 
@@ -483,7 +508,7 @@ def test_ray_gives_what_here_gives_whoever_dies(tmp_path, monkeypatch):
 @needs_ray
 def test_a_piece_at_which_ray_workers_keep_dying_is_said():
     ray = pytest.importorskip("ray")
-    error = scale._ray_failed(ray, ray.exceptions.WorkerCrashedError(), 40)
+    error = cluster._ray_failed(ray, ray.exceptions.WorkerCrashedError(), 40)
     assert str(error).startswith("Ray could not finish a piece of work\n  40 items: WorkerCrashedError: ")
     assert str(error).endswith(
         "fix: if workers were killed, give the machines more memory or fewer CPUs each (ray start --num-cpus N)"

@@ -1,29 +1,31 @@
 """Splitting anew: groups stay whole, places depend on names alone, small categories reach every split."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskwright import scale
 from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
 from maskwright.formats import Mark, Photo
 from maskwright.settings import PrepareSettings
-from maskwright.splits import place_of, split_photos
+from maskwright.splits import split_photos
+from maskwright.survey import Survey, place_of
 
 RLE = b"0"
 
 
 def photo(name, categories=("nut",), sha="", place=""):
     marks = tuple(Mark(category, RLE) for category in categories)
-    return Photo(Path(name), name, place, None, (4, 4), sha, marks)
+    return Photo(name, name, place, None, (4, 4), sha, marks)
 
 
 def split(photos, alike=None, **settings):
     categories = sorted({mark.category for one in photos for mark in one.marks})
-    result = split_photos(photos, categories, PrepareSettings(**settings), alike)
+    with scale.at() as every:
+        survey = Survey.of(photos, categories, every)
+    result = split_photos(photos, survey, len(categories), PrepareSettings(**settings), alike)
     return {one.name: SPLITS[n] for one, n in zip(photos, result.splits.tolist(), strict=True)}, result
 
 

@@ -22,6 +22,7 @@ from maskwright.columns import Columns, Masks, read_columns
 from maskwright.errors import Problem, UserError
 from maskwright.files import MOST_PIXELS, atomic_file
 from maskwright.objects import (
+    SPLITS,
     Annotation,
     Category,
     Image,
@@ -33,8 +34,6 @@ from maskwright.objects import (
 )
 from maskwright.pieces import Pieces, collector_paused, read_in_pieces, read_json, rle_of
 from maskwright.shards import find_shards
-
-SPLITS = ("train", "val", "test")
 
 __all__ = [  # those of `objects` too
     "SPLITS",

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from maskwright.files import read_grey
+from maskwright.scratch import Column
 
 SIDE = 32
 """A photo of any shape is made a square of this side before its waves are taken."""
@@ -60,6 +60,7 @@ _BANDS = 4  # of the 64 coarse bits; 11 differences leave one band of 16 bits wi
 _CROWD = 64  # a bucket of more is not compared each with each
 _NEXT = 16  # but each with so many that follow
 _CHUNK = 50_000  # candidates at once: some 3 MB
+_READ = 1 << 14  # fingerprints that are read at once
 
 
 def fingerprint(path: Path) -> bytes:
@@ -108,7 +109,7 @@ def stack(fingerprints: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(f or blank for f in fingerprints), dtype=np.uint8).reshape(-1, SIZE)
 
 
-def near_pairs(fingerprints: NDArray[np.uint8]) -> NDArray[np.int64]:
+def near_pairs(fingerprints: NDArray[np.uint8] | Column) -> NDArray[np.int64]:
     """Find the pairs of fingerprints that may be of photos that look alike.
 
     Every pair within `COARSE_MOST` and `FINE_MOST` is found, without comparing each with each: the coarse signs are cut
@@ -117,28 +118,48 @@ def near_pairs(fingerprints: NDArray[np.uint8]) -> NDArray[np.int64]:
     compared only with the 16 that follow it in the order given.
 
     Args:
-        fingerprints: `(N, SIZE)` uint8, from `stack`.
+        fingerprints: `(N, SIZE)` uint8, from `stack`; those on disk are read as they are needed.
 
     Returns:
         `(K, 3)`: positions i < j, and in how many signs the two differ; nearest first. Flat photos are in no pair.
     """
-    useful = np.flatnonzero(fingerprints[:, 0] >= FLAT)
-    rows = np.ascontiguousarray(fingerprints[useful, 1:])
-    if len(rows) < 2:
+    useful, coarse, mixed = _signs(fingerprints)
+    if len(useful) < 2:
         return np.zeros((0, 3), dtype=np.int64)
-    _, first, which = np.unique(_mixed(rows), return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")  # in the order given, since frames that follow each other stand together
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    which, first = place[which.ravel()], first[order]
-    by_print = np.argsort(which, kind="stable")
-    same = np.flatnonzero(np.diff(which[by_print]) == 0)
-    chains = np.column_stack([by_print[same], by_print[same + 1], np.zeros_like(same)])
-    found = _near(rows if len(first) == len(rows) else rows[first])
-    found[:, :2] = first[found[:, :2]]
-    pairs = np.concatenate([chains, found]).astype(np.int64)
+    mixed.sort()
+    if (mixed[1:] == mixed[:-1]).any():
+        _, first, which = np.unique(_signs(fingerprints)[2], return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")  # in the order given: frames that follow each other stand together
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        which, first = place[which.ravel()], first[order]
+        by_print = np.argsort(which, kind="stable")
+        same = np.flatnonzero(np.diff(which[by_print]) == 0)
+        chains = np.column_stack([by_print[same], by_print[same + 1], np.zeros_like(same)])
+        found = _near(coarse[first], fingerprints, useful[first])
+        found[:, :2] = first[found[:, :2]]
+        pairs = np.concatenate([chains, found]).astype(np.int64)
+    else:
+        del mixed
+        pairs = _near(coarse, fingerprints, useful)
     pairs[:, :2] = useful[np.sort(pairs[:, :2], axis=1)]
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 2]))]
+
+
+def _signs(
+    fingerprints: NDArray[np.uint8] | Column,
+) -> tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the positions, the coarse signs, and `_mixed` of the fingerprints that are not flat."""
+    useful = np.empty(len(fingerprints), dtype=np.int32)
+    coarse, mixed = (np.empty(len(fingerprints), dtype=np.uint64) for _ in range(2))
+    end = 0
+    for start in range(0, len(fingerprints), _READ):
+        some = fingerprints[start : start + _READ]
+        there = np.flatnonzero(some[:, 0] >= FLAT)
+        rows = np.ascontiguousarray(some[there, 1:])
+        here = slice(end, end := end + len(there))
+        useful[here], coarse[here], mixed[here] = there + start, rows.view(np.uint64)[:, 0], _mixed(rows)
+    return useful[:end], coarse[:end], mixed[:end]
 
 
 def _mixed(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -151,38 +172,99 @@ def _mixed(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return mixed
 
 
-def _near(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return `(K, 3)` the pairs of different rows `(N, SIZE - 1)` that are near, each once."""
-    n = len(rows)
-    words = np.ascontiguousarray(rows).view(np.uint64)
-    bands = np.ascontiguousarray(rows[:, :8]).view(np.uint16)
-    probes = [0, *(sum(1 << b for b in bits) for size in (1, 2) for bits in combinations(range(16), size))]
-    keys: list[NDArray[np.int64]] = []
+def _near(
+    coarse: NDArray[np.uint64], fingerprints: NDArray[np.uint8] | Column, useful: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return `(K, 3)` the pairs of different fingerprints that are near, each once.
+
+    Args:
+        coarse: `(N,)` their coarse signs.
+        fingerprints: Of all photos.
+        useful: `(N,)` where theirs are among these.
+    """
+    n = len(coarse)
+    found: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    waiting: list[NDArray[np.int64]] = []
+
+    def judge() -> None:
+        """Keep those of the waiting pairs whose finer signs are near too."""
+        for keys in _some(_once(waiting), _CHUNK):
+            i, j = np.divmod(keys, n)
+            fine = _differing(fingerprints, useful[i], useful[j], 1 + COARSE * COARSE // 8)
+            found.append(keys[fine <= FINE_MOST])
+        waiting.clear()
+        if sum(map(len, found[1:])) > len(found[0]):  # most pairs are found several times
+            found[:] = [_once(found)]
+
     for band in range(_BANDS):
-        values = bands[:, band].astype(np.int32)
-        order = np.argsort(values, kind="stable").astype(np.int32)
-        starts = np.zeros(2**16 + 1, dtype=np.int32)
-        np.cumsum(np.bincount(values, minlength=2**16), out=starts[1:])
-        rank = np.empty(n, dtype=np.int32)
-        rank[order] = np.arange(n, dtype=np.int32) - starts[values[order]]
-        for probe in probes:
-            bucket = values ^ probe
-            low, high = starts[bucket], starts[bucket + 1]
-            crowded = high - low > _CROWD
-            if crowded.any():
-                low = np.where(crowded, np.minimum(low + rank, high), low)
-                high = np.where(crowded, np.minimum(low + _NEXT, high), high)
-            for row, position in _expanded(low, high):
-                i, j = _smaller_first(row, order[position])
-                close = np.bitwise_count(words[i, 0] ^ words[j, 0]) <= COARSE_MOST
-                i, j = i[close], j[close]
-                fine = np.bitwise_count(words[i, 1:] ^ words[j, 1:]).sum(axis=1, dtype=np.int64)
-                close = fine <= FINE_MOST
-                if close.any():
-                    keys.append(i[close].astype(np.int64) * n + j[close])
-        keys = [np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *keys]))]
-    i, j = np.divmod(keys[0], n)
-    return np.column_stack([i, j, np.bitwise_count(words[i] ^ words[j]).sum(axis=1, dtype=np.int64)])
+        for i, j in _sharing(coarse, band):
+            close = np.bitwise_count(coarse[i] ^ coarse[j]) <= COARSE_MOST
+            if close.any():
+                waiting.append(i[close].astype(np.int64) * n + j[close])
+                if sum(map(len, waiting)) > 10 * _CHUNK:
+                    judge()
+        judge()
+    i, j = np.divmod(_once(found), n)
+    return np.column_stack([i, j, _differing(fingerprints, useful[i], useful[j], 1)])
+
+
+def _once(keys: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return all keys in order, each once; by sorting, of which `np.unique` makes five times the work."""
+    ordered: NDArray[np.int64] = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *keys]))
+    first: NDArray[np.bool_] = np.diff(ordered, prepend=-1) != 0
+    return ordered[first]
+
+
+def _some(values: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(values), count):
+        yield values[start : start + count]
+
+
+def _differing(
+    fingerprints: NDArray[np.uint8] | Column, i: NDArray[np.int32], j: NDArray[np.int32], start: int
+) -> NDArray[np.int64]:
+    """Return `(K,)` in how many signs, from a byte on, the fingerprints at positions `i` and `j` differ."""
+    differ = fingerprints[i][:, start:] ^ fingerprints[j][:, start:]
+    count: NDArray[np.int64] = np.bitwise_count(differ).sum(axis=1, dtype=np.int64)
+    return count
+
+
+def _sharing(coarse: NDArray[np.uint64], band: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield i < j of rows that nearly share a band of their coarse signs, some at a time, some of them twice."""
+    values = (coarse >> np.uint64(16 * band)).astype(np.uint16)
+    order = np.argsort(values, kind="stable").astype(np.int32)
+    sizes = np.bincount(values, minlength=2**16).astype(np.int32)
+    starts = np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(sizes, dtype=np.int32)])
+    crowded = bool((sizes > _CROWD).any())
+    rank = np.empty(len(values) if crowded else 0, dtype=np.int32)
+    if crowded:
+        rank[order] = np.arange(len(values), dtype=np.int32) - starts[values[order]]
+    for first in range(0, len(values), _READ):
+        for bit in range(-1, 16):
+            some = values[first : first + _READ]
+            # Of two rows that differ in some bits, the one that has not the lowest of these finds the other.
+            half = bit >= 0 and not crowded
+            rows = np.flatnonzero(some & (1 << bit) == 0) if half else np.arange(len(some))
+            rows, own = rows + first, some[rows]
+            for probe in _probes(bit):
+                bucket = own ^ np.uint16(probe)
+                there = np.flatnonzero(sizes[bucket])
+                row, bucket = rows[there], bucket[there]
+                low = starts[bucket]
+                high = low + sizes[bucket]
+                if crowded:
+                    many = sizes[bucket] > _CROWD
+                    low = np.where(many, np.minimum(low + rank[row], high), low)
+                    high = np.where(many, np.minimum(low + _NEXT, high), high)
+                for which, position in _expanded(low, high):
+                    yield _smaller_first(row[which], order[position])
+
+
+def _probes(lowest: int) -> list[int]:
+    """Return the ways in which up to 2 bits of 16 may differ, the lowest of them being `lowest`; -1: none differs."""
+    if lowest < 0:
+        return [0]
+    return [1 << lowest, *(1 << lowest | 1 << other for other in range(lowest + 1, 16))]
 
 
 def _smaller_first(i: NDArray[Any], j: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -215,15 +297,16 @@ def groups(pairs: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         >>> groups(np.array([[0, 3], [3, 4]]), 5).tolist()
         [0, 1, 2, 0, 0]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not n:
-        return np.zeros(0, dtype=np.int64)
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    root = np.arange(n)
+    one, other = pairs[:, 0], pairs[:, 1]
+    while len(one):
+        one, other = root[one], root[other]
+        apart = one != other
+        one, other = one[apart], other[apart]
+        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(further := root[root], root):
+            root = further
+    return np.asarray((np.cumsum(root == np.arange(n)) - 1)[root], dtype=np.int64)
 
 
 def confirmed(pairs: NDArray[np.int64], paths: Sequence[Path], *, spanning: bool = False) -> NDArray[np.float64]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from maskwright import pixels
 
+SPLITS = ("train", "val", "test")
+"""The splits of a dataset, in this order."""
+
 
 @dataclass(frozen=True)
 class Category:

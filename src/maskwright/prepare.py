@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,27 +18,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import files, likeness, scale
-from maskwright.dataset import SPLITS, Annotation, Category, Dataset, Image, default_info
+from maskwright.dataset import SPLITS, Category, Dataset, default_info
 from maskwright.errors import UserError
 from maskwright.formats import (
+    ENDINGS,
     FORMS,
+    Each,
     Found,
-    Mark,
     Mend,
     Photo,
     Reading,
     Skipped,
     Work,
+    endings_below,
     form_module,
     lookalikes,
     plural,
     some,
 )
 from maskwright.formats.folders import missing
-from maskwright.formats.runs import part_rles
 from maskwright.memory import keep_freed_memory
+from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
+from maskwright.scratch import Column
 from maskwright.settings import FormName, PrepareSettings
-from maskwright.splits import place_of, split_photos
+from maskwright.splits import split_photos
+from maskwright.survey import NAMINGS, Survey, name_numbers, place_of
 from maskwright.writing import CocoWriter
 
 Say = Callable[[str], None]
@@ -122,16 +126,17 @@ def prepare(
     files.refuse_existing(out, overwrite=overwrite)
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
-        found, root, wanted = _recognise(raw, wanted)
+        found, root, wanted = _recognise(raw, wanted, each)
         _refuse_inside(out, root, found)
         work = Work(root, wanted, tell, each, Path(spare))
         reading = form_module(found.form).read(found, work)
         _refuse_no_text(reading, raw)
-        splits, how, notes = _split(reading, work)
-        name_of, doubles = _index(reading.photos, splits)
+        survey = _surveyed(reading, work)
+        splits, how, notes = _split(reading, survey, wanted, tell)
+        naming, doubles = _index(reading.photos, survey, splits)
         reading = replace(reading, splits=how, notes=(*reading.notes, *notes, *doubles))
         with files.atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryFile() as fates:
-            prepared, counts = _write(reading, splits, name_of, wanted, folder, out, fates)
+            prepared, counts = _write(reading, survey, splits, naming, work, folder, out, fates)
             _write_story(raw, wanted, reading, prepared, counts, told, folder, fates)
     for line in _summary(prepared):
         tell(line)
@@ -154,7 +159,7 @@ def _check(raw: Path, settings: PrepareSettings) -> None:
         raise UserError("the input does not exist", [str(raw)], "check the path")
 
 
-def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, PrepareSettings]:
+def _recognise(raw: Path, settings: PrepareSettings, each: Each) -> tuple[Found, Path, PrepareSettings]:
     """Find out which form the input has; return it, the folder that holds it all, and the settings to read it with."""
     place, root = raw, raw if raw.is_dir() else raw.parent
     if settings.photos is not None:
@@ -171,10 +176,10 @@ def _recognise(raw: Path, settings: PrepareSettings) -> tuple[Found, Path, Prepa
         if masks.is_file() or not _has_pictures(masks):
             # An annotation file, or a folder of such: the form is found there, the photos are in the first folder.
             other = settings.model_copy(update={"photos": settings.photos or str(raw), "masks": None})
-            found = _find(masks, other)
+            found = _find(masks, other, each)
             if found or masks.is_file():
                 place, settings = masks, other
-    found = _most_special(found or _find(place, settings))
+    found = _most_special(found or _find(place, settings, each))
     if len(found) > 1:
         raise UserError(
             "the masks can be read in more than one way",
@@ -204,8 +209,13 @@ def _most_special(found: Sequence[Found]) -> list[Found]:
     return [one for one in found if one.form in forms]
 
 
-def _find(place: Path, settings: PrepareSettings) -> list[Found]:
-    wanted = FORMS if settings.form is None else (settings.form,)
+def _find(place: Path, settings: PrepareSettings, each: Each) -> list[Found]:
+    wanted: Sequence[FormName] = FORMS if settings.form is None else (settings.form,)
+    if place.is_dir():
+        endings = endings_below(place)
+        each.expect(rows_of, endings.total())
+        if settings.form is None and settings.masks is None:
+            wanted = [form for form in wanted if ENDINGS.get(form) in {None, *endings}]
     return [one for form in wanted if (one := form_module(form).find(place, settings)) is not None]
 
 
@@ -288,30 +298,37 @@ def _refuse_no_text(reading: Reading, raw: Path) -> None:
 # ── splits and names ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _split(reading: Reading, work: Work) -> tuple[NDArray[np.int8], str, tuple[str, ...]]:
+def _surveyed(reading: Reading, work: Work) -> Survey:
+    """Go through all photos for what must be known of them at once; look at them if they are to be split."""
+    split = not reading.splits or work.settings.resplit
+    look = split and work.settings.near_duplicates is not False
+    return Survey.of(
+        reading.photos,
+        reading.categories,
+        work.each,
+        split=split,
+        look=look,
+        separate=work.settings.parts == "separate",
+    )
+
+
+def _split(
+    reading: Reading, survey: Survey, settings: PrepareSettings, say: Say
+) -> tuple[NDArray[np.int8], str, tuple[str, ...]]:
     """Return the position in `SPLITS` of each photo's split, how it was found, and what the user should know."""
-    settings = work.settings
     if reading.splits and not settings.resplit:
-        number = {split: n for n, split in enumerate(SPLITS)}
-        given = np.fromiter(
-            (number[photo.split or "train"] for photo in reading.photos), dtype=np.int8, count=len(reading.photos)
-        )
         ignored = "the photos are split already, so --group changes nothing (--resplit: make the splits anew)"
-        return given, reading.splits, () if settings.group in {None, "none"} else (ignored,)
-    alike = None if settings.near_duplicates is False else _alike(reading.photos, work)
-    split = split_photos(reading.photos, reading.categories, settings, alike)
+        return survey.given[:], reading.splits, () if settings.group in {None, "none"} else (ignored,)
+    alike = None if settings.near_duplicates is False else _alike(reading.photos, survey)
+    split = split_photos(reading.photos, survey, len(reading.categories), settings, alike)
     given_up = "the splits that are given are not used, as you said" if reading.splits else "no splits are given"
-    work.say(f"understood: {given_up}: {split.how}")
+    say(f"understood: {given_up}: {split.how}")
     return split.splits, split.how, split.notes
 
 
-def _alike(photos: Collection[Photo], work: Work) -> NDArray[np.int64]:
+def _alike(photos: Collection[Photo], survey: Survey) -> NDArray[np.int64]:
     """Return `(K, 2)` the positions of photos that look alike; enough pairs to join each group of such photos."""
-    prints = np.zeros((len(photos), likeness.SIZE), dtype=np.uint8)
-    for number, print_ in enumerate(work.each(_fingerprint, (photo.path for photo in photos))):
-        if print_ is not None:
-            prints[number] = np.frombuffer(print_, dtype=np.uint8)
-    candidates = likeness.near_pairs(prints)
+    candidates = likeness.near_pairs(survey.prints)
     if not len(candidates):
         return np.zeros((0, 2), dtype=np.int64)
     wanted = np.zeros(len(photos), dtype=np.bool_)
@@ -323,74 +340,46 @@ def _alike(photos: Collection[Photo], work: Work) -> NDArray[np.int64]:
     return np.asarray(candidates[sure, :2], dtype=np.int64)
 
 
-def _fingerprint(path: Path) -> bytes | None:
-    """Return a photo's fingerprint; none if it cannot be decoded, which `check` and training say."""
-    try:
-        return likeness.fingerprint(path)
-    except files.UnreadableImage:
-        return None
+def _index(photos: Collection[Photo], survey: Survey, splits: NDArray[np.int8]) -> tuple[int, list[str]]:
+    """Return which of `NAMINGS` the photos get their names by, and a warning where the same picture stands twice.
 
-
-NameOf = Callable[[Photo], str]
-
-
-def _index(photos: Collection[Photo], splits: NDArray[np.int8]) -> tuple[NameOf, list[str]]:
-    """Return where each photo goes inside its split folder, and a warning where the same picture stands twice.
-
-    Photos go flat if that keeps all apart, else with their subfolders. They must differ in more than the ending and
-    letter case, since mask images are named after them and some file systems do not tell cases apart.
+    They must differ in more than the ending and letter case, since mask images are named after them and some file
+    systems do not tell cases apart; if that cannot be, the exact names must differ.
     """
-    forms: tuple[NameOf, ...] = (_flat, _nested, _placed)
-    keys: tuple[Callable[[str], str], ...] = (lambda name: name.rpartition(".")[0].casefold(), lambda name: name)
-    digests = np.zeros(len(photos), dtype=np.uint64)
-    for key in keys:
-        marks = np.zeros((len(forms), len(photos)), dtype=np.uint64)
-        for n, (photo, split) in enumerate(zip(photos, splits.tolist(), strict=True)):
-            digests[n] = int(photo.sha256[:16] or "0", 16)
-            names = [form(photo) for form in forms]
-            marks[0, n] = _number(f"{split} {key(names[0])}")
-            for row in (1, 2):  # mostly the names are all the same
-                same = names[row] == names[row - 1]
-                marks[row, n] = marks[row - 1, n] if same else _number(f"{split} {key(names[row])}")
-        for form, row_marks in zip(forms, marks, strict=True):
-            if len(np.unique(row_marks)) == len(photos):
-                return form, _double_notes(photos, splits, digests)
+    for naming, column in enumerate(survey.names):
+        if _differ(column[:], splits):
+            return naming, _double_notes(photos, splits, survey.digest)
+    exact = np.array([name_numbers(photo, exact=True) for photo in photos], dtype=np.uint64)
+    for naming in range(len(NAMINGS)):
+        if _differ(exact[:, naming], splits):
+            return naming, _double_notes(photos, splits, survey.digest)
     raise AssertionError("two photos have the same path")  # the readers refuse that
 
 
-def _flat(photo: Photo) -> str:
-    return photo.name.rpartition("/")[2]
+def _differ(names: NDArray[np.uint64], splits: NDArray[np.int8]) -> bool:
+    """Tell whether the names, given as numbers, differ in each split."""
+    inside = names ^ (splits.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    inside.sort()
+    return not (inside[1:] == inside[:-1]).any()
 
 
-def _nested(photo: Photo) -> str:
-    return photo.name
-
-
-def _placed(photo: Photo) -> str:
-    return f"{photo.place}/{photo.name}" if photo.place else photo.name
-
-
-def _number(text: str) -> int:
-    """Return a number for a text that hardly any other text has: names of millions of photos fit in memory so."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-
-
-def _double_notes(photos: Collection[Photo], splits: NDArray[np.int8], digests: NDArray[np.uint64]) -> list[str]:
-    """Return a warning where the same picture stands more than once; `digests` are the first bits of the SHA-256."""
-    found, counts = np.unique(digests, return_counts=True)
-    repeated = set(found[counts > 1].tolist())
+def _double_notes(photos: Collection[Photo], splits: NDArray[np.int8], column: Column) -> list[str]:
+    """Return a warning where the same picture stands more than once; `column` has the first bits of the SHA-256."""
+    digests = column[:]
+    ordered = np.sort(digests)
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not repeated:
         return []
     groups: dict[str, list[tuple[Photo, int]]] = defaultdict(list)
     for photo, digest, split in zip(photos, digests.tolist(), splits.tolist(), strict=True):
         if digest in repeated:
-            groups[photo.sha256].append((replace(photo, marks=()), split))
+            groups[photo.sha256].append((photo._replace(marks=()), split))
     same = [group for group in groups.values() if len(group) > 1]
     across = [group for group in same if len({split for _, split in group}) > 1]
     within = [group for group in same if len({split for _, split in group}) == 1]
 
     def text(which: Sequence[Sequence[tuple[Photo, int]]]) -> str:
-        return some(" = ".join(str(photo.path) for photo, _ in group[:3]) for group in which)
+        return some(" = ".join(photo.file for photo, _ in group[:3]) for group in which)
 
     def stands(which: Sequence[Any]) -> str:
         return f"{plural(len(which), 'picture')} {'stands' if len(which) == 1 else 'stand'}"
@@ -418,14 +407,16 @@ class _Counts:
 
 def _write(
     reading: Reading,
+    survey: Survey,
     splits: NDArray[np.int8],
-    name_of: NameOf,
-    settings: PrepareSettings,
+    naming: int,
+    work: Work,
     folder: Path,
     out: Path,
     fates: IO[bytes],
 ) -> tuple[Prepared, _Counts]:
     """Write the annotation files, link the photos and list the fates of all files, in one pass."""
+    settings = work.settings
     categories = [Category(number, name) for number, name in enumerate(reading.categories, 1)]
     id_of = {category.name: category.id for category in categories}
     info = {**default_info(), **reading.info}
@@ -447,36 +438,22 @@ def _write(
             )
             for split in present
         }
-        for photo, n in zip(reading.photos, splits.tolist(), strict=True):
-            split, name = SPLITS[n], name_of(photo)
-            before += len(photo.marks)
-            marks = _separate(photo) if settings.parts == "separate" else photo.marks
-            photos[split] += 1
-            image = Image(photos[split], name, width=photo.size[1], height=photo.size[0])
-            first = objects[split] + 1
-            objects[split] += len(marks)
-            writers[split].photo(
-                image,
-                [
-                    Annotation(k, image.id, id_of[mark.category], mark.rle, crowd=mark.crowd)
-                    for k, mark in enumerate(marks, first)
-                ],
-            )
-            try:
-                files.link_or_copy(photo.path, f"{folder}/{split}/{name}")
-            except OSError as error:
-                raise UserError(
-                    "a photo cannot be put into the output; nothing was left half-done",
-                    [f"{photo.path}: {error.strerror or error}"],
-                    "check that it is still there and that the disk has space, then run the command again",
-                ) from None
-            counts.categories.update(mark.category for mark in photo.marks)
-            counts.bare[split] += not photo.marks
-            fate_of.photo(photo, f"{split}/{name}")
+        rules = Rules(naming, settings.parts == "separate", id_of, settings.shard)
+        for rows in work.each.pieces(partial(rows_of, rules), AllNumbered(reading.photos, survey, splits)):
+            for block in rows.blocks:
+                split = SPLITS[block.split]
+                photos[split] += block.photos
+                objects[split] += block.objects
+                counts.bare[split] += block.bare
+                writers[split].rows(block.image_rows, block.photos, block.object_rows)
+            _link(rows, folder)
+            fate_of.add(rows.fates)
+            before += rows.masks
+            counts.categories.update(rows.categories)
     for path in reading.sources:
-        fate_of.add({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
+        fate_of.file({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
     for item in reading.skipped:
-        fate_of.add({"file": _text(item.path), "fate": "skipped", "why": item.why})
+        fate_of.file({"file": _text(item.path), "fate": "skipped", "why": item.why})
     notes = list(reading.notes)
     if settings.parts == "separate":
         parts = plural(sum(objects.values()), "object")
@@ -501,12 +478,17 @@ def _write(
     return prepared, counts
 
 
-def _separate(photo: Photo) -> tuple[Mark, ...]:
-    """Make each connected part an object; crowds stay whole."""
-    marks: list[Mark] = []
-    for mark in photo.marks:
-        marks += [mark] if mark.crowd else [replace(mark, rle=rle) for rle in part_rles(mark.rle, photo.size)]
-    return tuple(marks)
+def _link(rows: Rows, folder: Path) -> None:
+    """Put photos into the output folder."""
+    for place, path in zip(rows.places, rows.paths, strict=True):
+        try:
+            files.link_or_copy(path, f"{folder}/{place}")
+        except OSError as error:
+            raise UserError(
+                "a photo cannot be put into the output; nothing was left half-done",
+                [f"{path}: {error.strerror or error}"],
+                "check that it is still there and that the disk has space, then run the command again",
+            ) from None
 
 
 def _summary(prepared: Prepared) -> list[str]:
@@ -532,28 +514,14 @@ class _Fates:
         self._handle = handle
         self._encode = json.JSONEncoder(ensure_ascii=False).encode
 
-    def add(self, fate: dict[str, Any]) -> None:
-        """List one file."""
-        joint = "," if self._handle.tell() else ""
-        self._handle.write(f"{joint}\n    {self._encode(fate)}".encode())
+    def add(self, lines: str) -> None:
+        """List files whose fates are text already."""
+        joint = SEPARATOR if self._handle.tell() else SEPARATOR[1:]
+        self._handle.write(f"{joint}{lines}".encode())
 
-    def photo(self, photo: Photo, place: str) -> None:
-        """List a photo that was used, with its masks."""
-        name = str(photo.path)
-        self.add(
-            {
-                "file": name,
-                "kind": "photo",
-                "fate": "used",
-                "as": place,
-                "width": photo.size[1],
-                "height": photo.size[0],
-                "objects": len(photo.marks),
-                "sha256": photo.sha256,
-            }
-        )
-        for path, digest in photo.masks:
-            self.add({"file": str(path), "kind": "mask", "fate": "used", "of": name, "sha256": digest})
+    def file(self, fate: dict[str, Any]) -> None:
+        """List one file."""
+        self.add(self._encode(fate))
 
 
 def _write_story(

@@ -96,11 +96,23 @@ class CocoWriter:
             if annotation.category_id not in self._known:
                 raise ValueError(f"annotation {annotation.id} names category {annotation.category_id}, not listed")
             rows.append(_json(coco_annotation(annotation, image.size)))
+        self.rows(_json(coco_image(image)), 1, b",".join(rows))
+
+    def rows(self, images: bytes, photos: int, objects: bytes) -> None:
+        """Write photos that are rows already.
+
+        Args:
+            images: The photos as they stand in the file, with commas between them.
+            photos: How many; they must fit into the shard that is being written.
+            objects: Their objects in the same way; may be empty.
+        """
         if self._arrays is None:
             raise ValueError("photos are written inside the `with` block")
         if self._arrays.photos == self.shard:
             self._start()
-        self._arrays.add(_json(coco_image(image)), rows)
+        if self.shard is not None and self._arrays.photos + photos > self.shard:
+            raise ValueError(f"{photos} photos do not fit into a shard of {self.shard} that has {self._arrays.photos}")
+        self._arrays.add(images, photos, objects)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,15 +134,15 @@ class _Arrays:
 
     def __init__(self, images: IO[bytes], annotations: IO[bytes]) -> None:
         self.photos = 0
-        self.objects = 0
         self._images, self._annotations = images, annotations
+        self._bare = True
 
-    def add(self, image: bytes, rows: list[bytes]) -> None:
-        self._images.write(b"," + image if self.photos else image)
-        self.photos += 1
-        if rows:
-            self._annotations.write((b"," if self.objects else b"") + b",".join(rows))
-            self.objects += len(rows)
+    def add(self, images: bytes, photos: int, objects: bytes) -> None:
+        self._images.write(b"," + images if self.photos else images)
+        self.photos += photos
+        if objects:
+            self._annotations.write(objects if self._bare else b"," + objects)
+            self._bare = False
 
 
 @contextlib.contextmanager
@@ -181,5 +193,8 @@ def write_shards(dataset: Dataset, folder: str | Path, stem: str, photos_per_sha
     return shards_of(place.parent, stem)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()

@@ -129,8 +129,8 @@ def find(place: Path, settings: PrepareSettings) -> Found | None:
     else:
         usual = ("gtfine", "gtcoarse", *MASK_NAMES)
         masks = next((inside[name] for name in usual if name in inside), place)
-    names = (Path(name) for name, why in islice(scan(masks), _MOST_LOOKED) if not why)
-    named = any(_VALUES.fullmatch(name.stem) for name in names)
+    names = (name for name, why in islice(scan(masks), _MOST_LOOKED) if not why)
+    named = any(_VALUES.fullmatch(name, name.rfind("/") + 1, name.rfind(".")) for name in names)
     if not named and (settings.form != NAME or masks == place):
         return None
     photos = place
@@ -465,14 +465,14 @@ class _Story:
         """Return a photo with its objects."""
         given = self.settings.category
         return Photo(
-            path=item.photo,
+            file=str(item.photo),
             name=item.name,
             place=item.place,
             split=item.split,
             size=one.photo.size,
             sha256=one.photo.sha256,
             marks=tuple(Mark(given or self.name(number), rle, crowd) for number, crowd, rle in one.objects),
-            masks=((item.masks[0], one.hash),) if item.masks else (),
+            masks=((str(item.masks[0]), one.hash),) if item.masks else (),
         )
 
     def all_notes(self) -> Iterator[str]:

@@ -444,7 +444,7 @@ def _photos(
         relative = entry.path.relative_to(entry.source.folder) if entry.source.folder in entry.path.parents else None
         photos.append(
             Photo(
-                path=entry.path,
+                file=str(entry.path),
                 name=relative.as_posix() if relative else entry.path.name,
                 place="" if len(sources) == 1 else entry.source.path.stem,
                 split=entry.source.split,

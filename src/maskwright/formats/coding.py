@@ -339,6 +339,13 @@ class Census:
         if len(kind.names) < MOST_NAMED:
             kind.names.append(name)
 
+    def join(self, other: Census) -> None:
+        """Count the mask images that another census counted, after those of this one."""
+        for key, theirs in other.kinds.items():
+            kind = self.kinds.setdefault(key, _Kind(theirs.values))
+            kind.count += theirs.count
+            kind.names += theirs.names[: MOST_NAMED - len(kind.names)]
+
     def is_read(self, decision: Decision) -> bool:
         """Tell whether the first look already made the masks of all images that are not black."""
         return all(decision.is_read(kind.values) for kind in self.filled())

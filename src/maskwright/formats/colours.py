@@ -540,14 +540,14 @@ class _Story:
             marks.append(Mark(name, rle, entry is not None and entry.crowd))
         where = folder.relative_to(root).as_posix() if root in folder.parents else folder.name
         return Photo(
-            path=Path(pair.photo),
+            file=pair.photo,
             name=pair.name,
             place="" if len(self.places) == 1 else where,
             split=place.split,
             size=one.photo.size,
             sha256=one.photo.sha256,
             marks=tuple(marks),
-            masks=((Path(pair.mask), one.hash),) if pair.mask is not None else (),
+            masks=((pair.mask, one.hash),) if pair.mask is not None else (),
         )
 
     def notes(self) -> Iterator[str]:

@@ -8,10 +8,11 @@ two folders that the user names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskwright import pixels
 from maskwright.errors import Problem, UserError
@@ -35,9 +36,11 @@ from maskwright.formats import (
 from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Shelf
+from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+
+if TYPE_CHECKING:  # pydantic would make worker processes start a third later
+    from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "folders"
 EXPECTS = "a folder of photos and a folder of mask images, such as rgb and mask, alone or inside train, val, test"
@@ -207,11 +210,10 @@ def read(found: Found, work: Work) -> Reading:
     problems = [*pairs.problems, *_category_problems(places, names)]
     seen: Shelf[tuple[Pair, _Seen]] = Shelf()
     census, faults = Census(), _Faults()
-    for pair, one in zip(pairs, work.each(_look, pairs), strict=True):
-        seen.put((pair, one))
-        faults.add(pair, one)
-        if one.values is not None:
-            census.add(f"{pair.mask}", one.values)
+    for some_seen, some_census, some_faults in work.each.pieces(_look_at, pairs):
+        seen.put_packs(some_seen)
+        census.join(some_census)
+        faults.join(some_faults)
     problems += faults.problems(settings)
     decision = None
     try:
@@ -223,25 +225,18 @@ def read(found: Found, work: Work) -> Reading:
     if not len(pairs):
         raise UserError("there is no photo", [str(place.photos) for place in places], "check the folders")
     say(f"understood: mask values are {decision.why}: {_meaning(decision, settings)}")
-    story = _Story(decision, settings)
+    rules = _Rules(
+        decision,
+        settings.resize_masks,
+        tuple(names),
+        tuple("" if len(places) == 1 else _place_name(place, work.root) for place in places),
+        tuple(place.split for place in places),
+    )
+    story = _Story()
     photos: Shelf[Photo] = Shelf()
-    for pair, one, marks in _objects(
-        seen, decision, work, rereads=settings.resize_masks or not census.is_read(decision)
-    ):
-        story.add(pair, one, marks)
-        place = places[pair.place]
-        photos.put(
-            Photo(
-                path=Path(pair.photo),
-                name=pair.name,
-                place="" if len(places) == 1 else _place_name(place, work.root),
-                split=place.split,
-                size=one.size,
-                sha256=one.photo_hash,
-                marks=tuple(Mark(names[pair.place], rle) for rle in marks),
-                masks=((Path(pair.mask), one.mask_hash),) if pair.mask is not None else (),
-            )
-        )
+    for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
+        photos.put_packs(some_photos)
+        story.join(some_story)
     if not story.objects:
         raise UserError(
             "no mask image marks an object: all are black",
@@ -256,7 +251,7 @@ def read(found: Found, work: Work) -> Reading:
         skipped=tuple(skipped),
         splits=splits,
         mends=story.mends.mends(),
-        notes=(*pairs.notes, *story.notes()),
+        notes=(*pairs.notes, *story.notes(settings)),
     )
 
 
@@ -344,6 +339,17 @@ def _look(pair: Pair) -> _Seen:
         return seen._replace(mask_fault=str(error))
 
 
+def _look_at(pairs: list[Pair]) -> tuple[list[Pack[tuple[Pair, _Seen]]], Census, _Faults]:
+    """Look at some pairs; return what was found of each, and what must be known of all together."""
+    seen = [(pair, _look(pair)) for pair in pairs]
+    census, faults = Census(), _Faults()
+    for pair, one in seen:
+        faults.add(pair, one)
+        if one.values is not None:
+            census.add(f"{pair.mask}", one.values)
+    return list(packed(seen)), census, faults
+
+
 class _Faults:
     """Collects what is wrong with photos and masks."""
 
@@ -353,6 +359,14 @@ class _Faults:
         self._turned: list[str] = []
         self._shaped: list[str] = []
         self._sized: list[str] = []
+
+    def join(self, other: _Faults) -> None:
+        """Take in what was found in further pairs."""
+        self._bad_photos += other._bad_photos
+        self._bad_masks += other._bad_masks
+        self._turned += other._turned
+        self._shaped += other._shaped
+        self._sized += other._sized
 
     def add(self, pair: Pair, one: _Seen) -> None:
         """Look for faults in one pair."""
@@ -422,104 +436,128 @@ def _same_shape(a: Size, b: Size) -> bool:
     return 1 - slack <= ratio <= 1 + slack
 
 
-def _objects(
-    seen: Collection[tuple[Pair, _Seen]], decision: Decision, work: Work, rereads: bool
-) -> Iterator[tuple[Pair, _Seen, tuple[bytes, ...]]]:
-    """Yield the objects of every photo; masks that the first look did not read for good are read again.
+class _Rules(NamedTuple):
+    """What makes photos with objects of what was seen.
 
-    Args:
-        seen: What the first look found.
+    Attributes:
         decision: What mask values mean.
-        work: Reads them again.
-        rereads: Whether there may be any.
+        resize: Whether masks of another size are scaled.
+        names: The category of each place's objects.
+        places: What tells each place apart.
+        splits: The split of each place.
     """
 
-    def again(_pair: Pair, one: _Seen) -> bool:
-        return one.values is not None and one.values.top > 0 and not _is_read(one, decision)
+    decision: Decision
+    resize: bool
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    splits: tuple[str | None, ...]
 
-    marks = work.each(
-        partial(_read_again, decision),
-        ((pair.mask, one.values, one.size) for pair, one in (seen if rereads else ()) if again(pair, one)),
-    )
-    for pair, one in seen:
-        if again(pair, one):
-            yield pair, one, next(marks)
-        elif one.values is not None and one.values.top > 0 and pixels.area(one.values.rle, one.size):
-            yield pair, one, (one.values.rle,)
-        else:
-            yield pair, one, ()
+
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
+    """Make photos of what was seen; masks that the first look did not read for good are read again."""
+    photos: list[Photo] = []
+    story = _Story()
+    for pair, one in unpacked(seen):
+        marks = _marks(pair, one, rules.decision)
+        story.add(pair, one, marks, rules)
+        photos.append(
+            Photo(
+                file=pair.photo,
+                name=pair.name,
+                place=rules.places[pair.place],
+                split=rules.splits[pair.place],
+                size=one.size,
+                sha256=one.photo_hash,
+                marks=tuple(Mark(rules.names[pair.place], rle) for rle in marks),
+                masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
+            )
+        )
+    return list(packed(photos)), story
+
+
+def _marks(pair: Pair, one: _Seen, decision: Decision) -> tuple[bytes, ...]:
+    """Return the objects of a photo."""
+    if pair.mask is None or one.values is None or not one.values.top:
+        return ()
+    if not _is_read(one, decision):
+        return tuple(masks_of(Path(pair.mask), one.values, decision, one.size))
+    return (one.values.rle,) if pixels.area(one.values.rle, one.size) else ()
 
 
 def _is_read(one: _Seen, decision: Decision) -> bool:
     return one.values is not None and decision.is_read(one.values) and one.size == one.values.size
 
 
-def _read_again(decision: Decision, item: tuple[str, Values, Size]) -> tuple[bytes, ...]:
-    path, values, size = item
-    return tuple(masks_of(Path(path), values, decision, size))
-
-
+@dataclass
 class _Story:
     """Counts what was mended, and what the user should know about masks that can be read in more than one way."""
 
-    def __init__(self, decision: Decision, settings: PrepareSettings) -> None:
-        self.mends = Tally()
-        self.objects = 0
-        self._decision, self._settings = decision, settings
-        self._seen = Tally()
-        self._large = self._masks = 0
+    objects: int = 0
+    masks: int = 0
+    large: int = 0
+    mends: Tally = field(default_factory=Tally)
+    seen: Tally = field(default_factory=Tally)
 
-    def add(self, pair: Pair, one: _Seen, marks: Sequence[bytes]) -> None:
+    def join(self, other: _Story) -> None:
+        """Take further photos into the count."""
+        self.objects += other.objects
+        self.masks += other.masks
+        self.large += other.large
+        self.mends.join(other.mends)
+        self.seen.join(other.seen)
+
+    def add(self, pair: Pair, one: _Seen, marks: Sequence[bytes], rules: _Rules) -> None:
         """Take one photo into the count."""
         self.objects += len(marks)
-        values, mask, binary = one.values, str(pair.mask), self._decision.coding == "binary"
+        values, mask, binary = one.values, str(pair.mask), rules.decision.coding == "binary"
         if values is None:
             if pair.mask is None:
-                self._seen.add("bare", str(pair.photo))
+                self.seen.add("bare", str(pair.photo))
             return
         if binary and values.kind != "colour" and values.top > 1 and values.changed:
             self.mends.add("masks with soft edges or noise, cut at half", mask)
             if not marks:
                 self.mends.add("masks that are below half everywhere, taken as without objects", mask)
             elif values.weak > WEAK and not values.lossy:
-                self._seen.add("soft", f"{mask}: {values.weak:.0%}")
+                self.seen.add("soft", f"{mask}: {values.weak:.0%}")
         if values.kind != "grey" and values.top:
             self.mends.add(f"masks taken from {_KINDS[values.kind]}", mask)
-        if self._settings.resize_masks and values.size != one.size:
+        if rules.resize and values.size != one.size:
             self.mends.add("masks scaled to their photo", mask)
         if values.top == 0:
-            self._seen.add("black", mask)
+            self.seen.add("black", mask)
         if one.orientation != 1 and values.size == one.stored:
-            self._seen.add("turned", str(pair.photo))
+            self.seen.add("turned", str(pair.photo))
         if binary and marks:
             large, share = values.large, values.share
-            if not _is_read(one, self._decision):
+            if not _is_read(one, rules.decision):
                 areas = part_areas(marks[0], one.size)
                 large = int((areas >= LARGE_PART * areas.sum()).sum())
                 share = float(areas.sum()) / (one.size[0] * one.size[1])
-            self._masks += 1
+            self.masks += 1
             if large > 1:
-                self._seen.add("several", mask)
-                self._large += large
+                self.seen.add("several", mask)
+                self.large += large
             if share > 0.5:
-                self._seen.add("covering", mask)
+                self.seen.add("covering", mask)
 
-    def notes(self) -> list[str]:
+    def notes(self, settings: PrepareSettings) -> list[str]:
         """Return what the user should know."""
-        count, shown = self._seen.counts, {kind: some(names) for kind, names in self._seen.examples.items()}
-        for kind, names in self._seen.examples.items():
+        count, shown = self.seen.counts, {kind: some(names) for kind, names in self.seen.examples.items()}
+        for kind, names in self.seen.examples.items():
             if count[kind] > len(names):
                 shown[kind] = f"{', '.join(names)}, ..."
         notes = []
-        if count["several"] and self._settings.parts == "together":
+        if count["several"] and settings.parts == "together":
             notes.append(
-                f"{count['several']:,} of {self._masks:,} masks have several large parts ({shown['several']};"
-                f" {self._large:,} large parts in all); each mask is one object:"
+                f"{count['several']:,} of {self.masks:,} masks have several large parts ({shown['several']};"
+                f" {self.large:,} large parts in all); each mask is one object:"
                 " --parts separate makes each part an object"
             )
-        if 2 * count["covering"] > self._masks:
+        if 2 * count["covering"] > self.masks:
             notes.append(
-                f"in {count['covering']:,} of {self._masks:,} masks the object covers more than half of the photo"
+                f"in {count['covering']:,} of {self.masks:,} masks the object covers more than half of the photo"
                 f" ({shown['covering']}); if black is the object, invert the masks first"
             )
         if count["soft"]:

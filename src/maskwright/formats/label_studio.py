@@ -21,7 +21,6 @@ from maskwright.formats import Found, Mark, Mend, Reading, Skipped, Tally, Work,
 from maskwright.formats.listing import (
     Entry,
     Pictures,
-    files_below,
     head_and_tail,
     names_below,
     numbers,
@@ -63,11 +62,12 @@ def find(place: Path, settings: PrepareSettings) -> Found | None:
             return None
         return Found(NAME, place, "a Label Studio file", (place,))
     folder = place / settings.masks if settings.masks is not None and (place / settings.masks).exists() else place
-    candidates = [folder] if folder.is_file() else files_below(folder, ".json")
+    candidates, exported = ([folder], []) if folder.is_file() else _files(folder)
     likely = named or any(_sniff(path) for path in sample(candidates))
     chosen = tuple(path for path in candidates if named or _sniff(path)) if likely else ()
     if not chosen:
-        _refuse_png_export(folder)
+        if exported:
+            raise _png_export(exported)
         if named:
             raise UserError("there is no Label Studio file", [str(place)], f"Label Studio means: {EXPECTS}")
         return None
@@ -82,17 +82,23 @@ def _sniff(path: Path) -> bool:
     return tasks and b'"was_cancelled"' in text
 
 
-def _refuse_png_export(folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    found = sorted(n for n in names_below(folder, ".png") if _PNG_EXPORT.fullmatch(n.rpartition("/")[2]))
-    if found:
-        raise UserError(
-            "these are masks of Label Studio's PNG export, and their names do not tell the photo",
-            [str(folder / name) for name in found],
-            "export the project from Label Studio as JSON, which holds the same masks, and put the file beside the"
-            " photos",
-        )
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the JSON files under a folder, and the masks of Label Studio's PNG export."""
+    files, exported = [], []
+    for name in names_below(folder, (".json", ".png")):
+        if name.lower().endswith(".json"):
+            files.append(folder / name)
+        elif _PNG_EXPORT.fullmatch(name, name.rfind("/") + 1):
+            exported.append(folder / name)
+    return sorted(files, key=lambda path: path.parts), sorted(exported, key=str)
+
+
+def _png_export(files: Sequence[Path]) -> UserError:
+    return UserError(
+        "these are masks of Label Studio's PNG export, and their names do not tell the photo",
+        [str(path) for path in files],
+        "export the project from Label Studio as JSON, which holds the same masks, and put the file beside the photos",
+    )
 
 
 def read(found: Found, work: Work) -> Reading:

@@ -174,7 +174,7 @@ def read(found: Found, work: Work) -> Reading:
     one_category(names, work.settings, str(found.place), "the labelme files have")
     if work.settings.category is not None:
         names = [work.settings.category]
-        photos = [replace(p, marks=tuple(replace(m, category=names[0]) for m in p.marks)) for p in photos]
+        photos = [p._replace(marks=tuple(m._replace(category=names[0]) for m in p.marks)) for p in photos]
     tally = outcome_tally(one for _path, one in kept)
     notes += boxes_note(tally, photos)
     read_photos, splits, more = with_splits(sorted(photos, key=lambda photo: (photo.place, photo.name)))
@@ -465,7 +465,7 @@ def _photo(source: Path, one: Outcome, pictures: Pictures) -> Photo:
         name, place, split = seen.name, seen.place, seen.split or told.split
     else:  # embedded: it is called after its labelme file
         name, place, split = str(Path(told.name).with_suffix(path.suffix).as_posix()), told.place, told.split
-    return Photo(path, name, place, split, one.sight.size, one.sight.sha256, one.marks)
+    return Photo(str(path), name, place, split, one.sight.size, one.sight.sha256, one.marks)
 
 
 def _double_problems(kept: Sequence[tuple[Path, Outcome]]) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
     )
 
 
-def names_below(folder: Path, suffix: str) -> Iterator[str]:
+def names_below(folder: Path, suffix: str | tuple[str, ...]) -> Iterator[str]:
     """Yield the name inside the folder of every such file, in no order; a folder of millions takes no memory."""
     for name, why in scan(folder):
-        if name.lower().endswith(suffix) and why in {"", NO_PICTURE}:
+        if why in {"", NO_PICTURE} and name.lower().endswith(suffix):
             yield name
 
 
@@ -351,7 +351,7 @@ def with_splits(photos: Sequence[Photo]) -> tuple[tuple[Photo, ...], str, list[s
     if have:
         bare = [photo.name for photo in photos if photo.split is None]
         notes = [f"{plural(len(bare), 'photo')} in no split folder ({some(bare)}): all photos are split anew"]
-    return tuple(replace(photo, split=None) for photo in photos), "", notes
+    return tuple(photo._replace(split=None) for photo in photos), "", notes
 
 
 def one_category(names: Collection[str], settings: PrepareSettings, where: str, what: str) -> None:
@@ -495,7 +495,7 @@ def read_entries(
         told = pictures.told(entry.source)
         seen = spot(path, pictures.top)
         split = entry.split or seen.split or told.split
-        photos.append(Photo(path, seen.name, seen.place, split, one.sight.size, one.sight.sha256, one.marks))
+        photos.append(Photo(str(path), seen.name, seen.place, split, one.sight.size, one.sight.sha256, one.marks))
     if not any(photo.marks for photo in photos):
         raise UserError(f"the {tool} file marks no object", [str(path) for path in sources], f"draw them in {tool}")
     tally = outcome_tally(outcomes)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from maskwright import pixels
 from maskwright.errors import Problem, UserError
@@ -28,8 +29,11 @@ from maskwright.formats.coding import Census, Coding, Decision, Values, decide, 
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import mask_problems
 from maskwright.formats.runs import part_areas
-from maskwright.formats.shelf import Shelf
+from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
+
+if TYPE_CHECKING:
+    from maskwright.settings import PrepareSettings
 
 LARGE_PART = 0.2
 """A part counts as large from this share of its mask on: less is a crumb."""
@@ -241,39 +245,21 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
         UserError: With every problem, those known already first.
     """
     seen: Shelf[tuple[Item, Seen]] = Shelf()
-    waiting: Shelf[Item] = Shelf(items)
-    for item, one in zip(waiting, work.each(look_at, waiting), strict=True):
-        seen.put((item, one))
-        for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
-            if mask.values is not None:
-                meaning.add(str(path), category, mask.values)
+    for some_seen, values in work.each.pieces(_look_at, items):
+        seen.put_packs(some_seen)
+        for name, category, one in values:
+            meaning.add(name, category, one)
     problems = [*problems, *mask_problems(_sizes(seen), resize=work.settings.resize_masks), *meaning.problems()]
     if problems:
         raise UserError(problems)
     for line in meaning.told():
         work.say(f"understood: {line}")
-    story = _Story(work, meaning)
+    rules = _Rules(meaning, work.settings.resize_masks)
+    story = _Story()
     photos: Shelf[Photo] = Shelf()
-    for item, one, rles in _objects(seen, meaning, work):
-        marks = tuple(
-            Mark(category, rle)
-            for category, found in zip(item.categories, rles, strict=True)
-            for rle in found
-            if pixels.area(rle, one.photo.size)
-        )
-        story.add(item, one, rles, marks)
-        photos.put(
-            Photo(
-                path=item.photo,
-                name=item.name,
-                place=item.place,
-                split=item.split,
-                size=one.photo.size,
-                sha256=one.photo.sha256,
-                marks=marks,
-                masks=tuple((path, mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
-            )
-        )
+    for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
+        photos.put_packs(some_photos)
+        story.join(some_story)
     if not len(photos):
         raise UserError("there is no photo", [str(work.root)], "check the folders")
     if not story.objects:
@@ -287,12 +273,24 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
             ],
             "export the masks again, with objects in white (or as values 1..N)",
         )
-    return Objects(photos, " and ".join(sorted(story.codings)), story.mends.mends(), tuple(story.notes()))
+    return Objects(photos, " and ".join(sorted(story.codings)), story.mends.mends(), tuple(story.notes(work.settings)))
 
 
 def look_at(item: Item) -> Seen:
     """Look at a photo and its mask images; what is wrong with them is in the answer, not raised."""
     return Seen(sight(item.photo), tuple(_look(path) for path in item.masks))
+
+
+def _look_at(items: list[Item]) -> tuple[list[Pack[tuple[Item, Seen]]], list[tuple[str, str, Values]]]:
+    """Look at some photos; return what was found, and the name, the category and the values of each mask image."""
+    seen = [(item, look_at(item)) for item in items]
+    values = [
+        (str(path), category, mask.values._replace(rle=b""))
+        for item, one in seen
+        for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True)
+        if mask.values is not None
+    ]
+    return list(packed(seen)), values
 
 
 def _look(path: Path) -> MaskSeen:
@@ -310,76 +308,93 @@ def _sizes(seen: Iterable[tuple[Item, Seen]]) -> Iterator[tuple[str, Size | None
             yield str(path), None if mask.values is None else mask.values.size, mask.fault, one.photo
 
 
-def _objects(
-    seen: Collection[tuple[Item, Seen]], meaning: Meaning, work: Work
-) -> Iterator[tuple[Item, Seen, list[tuple[bytes, ...]]]]:
-    """Yield the objects of every mask image of every photo; what the first look did not read for good is read again."""
+@dataclass(frozen=True)
+class _Rules:
+    """What makes photos with objects of what was seen: what values mean, and whether masks are scaled."""
 
-    def tasks() -> Iterator[_Task]:
-        for item, one in seen:
-            for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
-                if (task := _task(path, category, mask, one.photo.size, meaning)) is not None:
-                    yield task
-
-    again = work.each(_read_again, tasks())
-    for item, one in seen:
-        rles: list[tuple[bytes, ...]] = []
-        for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True):
-            if _task(path, category, mask, one.photo.size, meaning) is not None:
-                rles.append(next(again))
-            else:
-                filled = mask.values is not None and mask.values.top > 0
-                rles.append((mask.values.rle,) if filled and mask.values is not None else ())
-        yield item, one, rles
+    meaning: Meaning
+    resize: bool
 
 
-_Task = tuple[Path, Values, Decision, Size]
+def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
+    """Make photos of what was seen; mask images that the first look did not read for good are read again."""
+    photos: list[Photo] = []
+    story = _Story()
+    for item, one in unpacked(seen):
+        rles = [
+            _objects(path, category, mask.values, one.photo.size, rules.meaning)
+            for path, category, mask in zip(item.masks, item.categories, one.masks, strict=True)
+        ]
+        marks = tuple(
+            Mark(category, rle)
+            for category, found in zip(item.categories, rles, strict=True)
+            for rle in found
+            if pixels.area(rle, one.photo.size)
+        )
+        story.add(item, one, rles, marks, rules)
+        photos.append(
+            Photo(
+                file=str(item.photo),
+                name=item.name,
+                place=item.place,
+                split=item.split,
+                size=one.photo.size,
+                sha256=one.photo.sha256,
+                marks=marks,
+                masks=tuple((str(path), mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
+            )
+        )
+    return list(packed(photos)), story
 
 
-def _task(path: Path, category: str, mask: MaskSeen, size: Size, meaning: Meaning) -> _Task | None:
-    values = mask.values
+def _objects(path: Path, category: str, values: Values | None, size: Size, meaning: Meaning) -> tuple[bytes, ...]:
+    """Return the objects of a mask image."""
     if values is None or not values.top:
-        return None
+        return ()
     decision = meaning.of(category, values)
     if decision.is_read(values) and values.size == size:
-        return None
-    return path, values, decision, size
-
-
-def _read_again(task: _Task) -> tuple[bytes, ...]:
-    path, values, decision, size = task
+        return (values.rle,)
     return tuple(masks_of(path, values, decision, size))
 
 
+@dataclass
 class _Story:
     """Counts what was mended, and what the user should know."""
 
-    def __init__(self, work: Work, meaning: Meaning) -> None:
-        self.mends = Tally()
-        self.objects = 0
-        self.codings: set[str] = set()
-        self._settings, self._meaning = work.settings, meaning
-        self._seen = Tally()
-        self._masks = Counter[str]()
+    objects: int = 0
+    codings: set[str] = field(default_factory=set)
+    mends: Tally = field(default_factory=Tally)
+    seen: Tally = field(default_factory=Tally)
+    masks: Counter[str] = field(default_factory=Counter)
 
-    def add(self, item: Item, one: Seen, rles: list[tuple[bytes, ...]], marks: tuple[Mark, ...]) -> None:
+    def join(self, other: _Story) -> None:
+        """Take further photos into the count."""
+        self.objects += other.objects
+        self.codings |= other.codings
+        self.mends.join(other.mends)
+        self.seen.join(other.seen)
+        self.masks.update(other.masks)
+
+    def add(self, item: Item, one: Seen, rles: list[tuple[bytes, ...]], marks: tuple[Mark, ...], rules: _Rules) -> None:
         """Take one photo into the count."""
         self.objects += len(marks)
         if not item.masks:
-            self._seen.add("bare", str(item.photo))
+            self.seen.add("bare", str(item.photo))
         if one.photo.orientation != 1 and any(m.values and m.values.size == one.photo.stored for m in one.masks):
-            self._seen.add("turned", str(item.photo))
+            self.seen.add("turned", str(item.photo))
         for path, category, mask, found in zip(item.masks, item.categories, one.masks, rles, strict=True):
             if mask.values is not None:
-                self._add_mask(path, category, mask.values, found, one.photo.size)
-        if not self._meaning.several:
+                self._add_mask(path, category, mask.values, found, one.photo.size, rules)
+        if not rules.meaning.several:
             twice = sum(n - 1 for n in Counter((mark.category, mark.rle) for mark in marks).values())
             if twice:
-                self._seen.add("twice", str(item.photo), twice)
+                self.seen.add("twice", str(item.photo), twice)
 
-    def _add_mask(self, path: Path, category: str, values: Values, found: tuple[bytes, ...], size: Size) -> None:
+    def _add_mask(
+        self, path: Path, category: str, values: Values, found: tuple[bytes, ...], size: Size, rules: _Rules
+    ) -> None:
         name = str(path)
-        decision = self._meaning.of(category, values) if values.top else None
+        decision = rules.meaning.of(category, values) if values.top else None
         binary = decision is None or decision.coding == "binary"
         if decision is not None:
             self.codings.add(decision.coding)
@@ -389,39 +404,39 @@ class _Story:
             self.mends.add("masks with soft edges or noise, cut at half", name)
         if values.kind != "grey" and values.top:
             self.mends.add(f"masks taken from {_KINDS[values.kind]}", name)
-        if self._settings.resize_masks and values.size != size:
+        if rules.resize and values.size != size:
             self.mends.add("masks scaled to their photo", name)
         empty = not any(pixels.area(rle, size) for rle in found)
         if empty and values.top:
             self.mends.add("masks that are below half everywhere, taken as without objects", name)
         elif empty:
-            self._seen.add("black", name)
-        elif binary and self._meaning.several:
+            self.seen.add("black", name)
+        elif binary and rules.meaning.several:
             areas = part_areas(found[0], size)
             large = int((areas >= LARGE_PART * areas.sum()).sum())
-            self._masks["all"] += 1
+            self.masks["all"] += 1
             if large > 1:
-                self._seen.add("several", name)
-                self._masks["large"] += large
+                self.seen.add("several", name)
+                self.masks["large"] += large
             if 2 * int(areas.sum()) > size[0] * size[1]:
-                self._seen.add("covering", name)
+                self.seen.add("covering", name)
 
-    def notes(self) -> Iterator[str]:
+    def notes(self, settings: PrepareSettings) -> Iterator[str]:
         """Yield what the user should know."""
-        count = self._seen.counts
+        count = self.seen.counts
         shown = {
             kind: f"{some(names)}{', ...' if count[kind] > len(names) else ''}"
-            for kind, names in self._seen.examples.items()
+            for kind, names in self.seen.examples.items()
         }
-        if count["several"] and self._settings.parts == "together":
+        if count["several"] and settings.parts == "together":
             yield (
-                f"{count['several']:,} of {self._masks['all']:,} masks have several large parts ({shown['several']};"
-                f" {self._masks['large']:,} large parts in all); each mask is one object:"
+                f"{count['several']:,} of {self.masks['all']:,} masks have several large parts ({shown['several']};"
+                f" {self.masks['large']:,} large parts in all); each mask is one object:"
                 " --parts separate makes each part an object"
             )
-        if 2 * count["covering"] > self._masks["all"]:
+        if 2 * count["covering"] > self.masks["all"]:
             yield (
-                f"in {count['covering']:,} of {self._masks['all']:,} masks the object covers more than half of the"
+                f"in {count['covering']:,} of {self.masks['all']:,} masks the object covers more than half of the"
                 f" photo ({shown['covering']}); if black is the object, invert the masks first"
             )
         if count["twice"]:

@@ -8,13 +8,15 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
-from maskwright.formats import Skipped, is_text, plural, scan, unreadable_names
+from maskwright.formats import Skipped, ending_of, is_text, plural, scan, unreadable_names
 from maskwright.formats.shelf import temporary_database
-from maskwright.settings import PrepareSettings
+
+if TYPE_CHECKING:  # pydantic would make worker processes start a third later
+    from maskwright.settings import PrepareSettings
 
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt", "annotation", "instances", "ids")
 PHOTO_WORDS = ("rgb", "image", "img", "photo", "color", "colour")
@@ -122,7 +124,6 @@ class Pairing(Collection[Pair]):
         for number, place in enumerate(places):
             self._list(number, place)
         rule = self._best_rule()
-        self._key(self._database, rule)
         skip = settings.unmatched == "skip"
         self._which = "m.name IS NOT NULL" if skip else "TRUE"
         self.notes = [] if rule is RULES[0] else [f"photos and masks are paired {rule[0]}"]
@@ -173,7 +174,7 @@ class Pairing(Collection[Pair]):
                     odd.append(Skipped(folder / name, why))
                 elif not is_text(name):
                     unreadable.append(repr(str(folder / name)))
-                elif side == _PHOTO and Path(name).suffix.lower() not in PHOTO_SUFFIXES:
+                elif side == _PHOTO and ending_of(name) not in PHOTO_SUFFIXES:
                     odd.append(Skipped(folder / name, "no photo format"))
                 else:
                     # Comparing these texts is comparing the names part by part.
@@ -205,7 +206,7 @@ class Pairing(Collection[Pair]):
 
     def _best_rule(self) -> Rule:
         """Return the strictest rule that pairs most masks; one that makes two files equal is no rule."""
-        best, most = RULES[0], -1
+        best, most, rule = RULES[0], -1, RULES[0]
         total = self._one("SELECT count(*) FROM file WHERE side = 1")
         for rule in RULES:
             self._key(self._database, rule)
@@ -217,6 +218,8 @@ class Pairing(Collection[Pair]):
                 best, most = rule, paired
             if most == total:
                 break
+        if rule is not best:
+            self._key(self._database, best)
         return best
 
     def _one(self, question: str) -> int:

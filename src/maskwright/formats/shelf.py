@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+from array import array
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
+
+from maskwright.scratch import Scratch
 
 T = TypeVar("T")
 
-_TOGETHER = 256
-"""Values written in one go."""
+_TOGETHER = 64
+"""Values that are packed together."""
 
 
 def temporary_database() -> sqlite3.Connection:
@@ -21,6 +26,61 @@ def temporary_database() -> sqlite3.Connection:
     database.execute("PRAGMA synchronous = OFF")
     database.execute("PRAGMA cache_size = -1000")  # kibibytes
     return database
+
+
+@dataclass(frozen=True)
+class Pack(Generic[T]):
+    """Some values that travel and wait together; whoever only hands them on does not unpack them."""
+
+    content: bytes
+    count: int
+
+    def values(self) -> list[T]:
+        """Unpack them."""
+        # They are our own values, from a pipe or a file without a name that only our processes can open.
+        values: list[T] = pickle.loads(self.content)
+        return values
+
+
+def packed(values: Iterable[T]) -> Iterator[Pack[T]]:
+    """Pack values, in order, some together."""
+    rest = iter(values)
+    while some := list(islice(rest, _TOGETHER)):
+        yield Pack(pickle.dumps(some, protocol=pickle.HIGHEST_PROTOCOL), len(some))
+
+
+class Singly(Iterable[tuple[Pack[T], int]]):
+    """Each of many values as the pack that it is in, and its place there: to be unpacked where the work is done.
+
+    Example:
+        >>> len(list(Singly(Shelf("abc")))), unpacked(list(Singly(Shelf("abc")))[1:])
+        (3, ['b', 'c'])
+    """
+
+    def __init__(self, values: Collection[T]) -> None:
+        self._values = values
+
+    def __length_hint__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[tuple[Pack[T], int]]:
+        """Yield the values in order."""
+        values = self._values
+        for pack in values.packs() if isinstance(values, Shelf) else packed(values):
+            for place in range(pack.count):
+                yield pack, place
+
+
+def unpacked(places: Iterable[tuple[Pack[T], int]]) -> list[T]:
+    """Return the values at some places, which `Singly` gave."""
+    values: list[T] = []
+    last: Pack[T] | None = None
+    inside: list[T] = []
+    for pack, place in places:
+        if pack is not last:
+            last, inside = pack, pack.values()
+        values.append(inside[place])
+    return values
 
 
 class Shelf(Collection[T], Generic[T]):
@@ -34,42 +94,54 @@ class Shelf(Collection[T], Generic[T]):
     """
 
     def __init__(self, values: Iterable[T] = ()) -> None:
-        self._database = temporary_database()
-        self._database.execute("CREATE TABLE shelf (place INTEGER PRIMARY KEY, value BLOB)")
+        self._bytes = Scratch()
+        self._ends = array("q")  # where each pack ends in the file
+        self._counts = array("l")
         self._count = 0
-        self._waiting: list[tuple[bytes]] = []
+        self._waiting: list[T] = []
         for value in values:
             self.put(value)
 
     def put(self, value: T) -> None:
         """Put a value at the end."""
-        # The rows are our own values, in a file without a name that only this process can open.
-        self._waiting.append((pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL),))
-        self._count += 1
+        self._waiting.append(value)
         if len(self._waiting) >= _TOGETHER:
             self._flush()
 
+    def put_packs(self, packs: Iterable[Pack[T]]) -> None:
+        """Put packed values at the end."""
+        self._flush()
+        for pack in packs:
+            self._write(pack)
+
     def _flush(self) -> None:
         if self._waiting:
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO shelf (value) VALUES (?)", self._waiting)
-            self._database.execute("COMMIT")
-            self._waiting = []
+            waiting, self._waiting = self._waiting, []
+            self.put_packs(packed(waiting))
+
+    def _write(self, pack: Pack[T]) -> None:
+        self._bytes.append(pack.content)
+        self._ends.append(len(self._bytes))
+        self._counts.append(pack.count)
+        self._count += pack.count
 
     def __len__(self) -> int:
         """Count the values."""
-        return self._count
+        return self._count + len(self._waiting)
+
+    def packs(self) -> Iterator[Pack[T]]:
+        """Yield all values in the order in which they were put, packed."""
+        self._flush()
+        start = number = 0
+        while number < len(self._ends):
+            end = self._ends[number]
+            yield Pack(self._bytes.read(start, end - start), self._counts[number])
+            start, number = end, number + 1
 
     def __iter__(self) -> Iterator[T]:
         """Yield the values in the order in which they were put."""
-        self._flush()
-        last = 0
-        while rows := self._database.execute(
-            "SELECT place, value FROM shelf WHERE place > ? ORDER BY place LIMIT ?", (last, _TOGETHER)
-        ).fetchall():
-            for _, value in rows:
-                yield pickle.loads(value)
-            last = rows[-1][0]
+        for pack in self.packs():
+            yield from pack.values()
 
     def __contains__(self, value: object) -> bool:
         """Tell whether a value is there, by looking at all."""

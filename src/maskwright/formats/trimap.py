@@ -204,14 +204,14 @@ def read(found: Found, work: Work) -> Reading:
         where = place.photos
         photos.put(
             Photo(
-                path=Path(pair.photo),
+                file=pair.photo,
                 name=pair.name,
                 place="" if len(places) == 1 else _place_name(where, work.root),
                 split=place.split,
                 size=one.photo.size,
                 sha256=one.photo.sha256,
                 marks=(Mark(_category(place, settings), one.rle),) if one.rle else (),
-                masks=((Path(pair.mask), one.hash),) if pair.mask is not None else (),
+                masks=((pair.mask, one.hash),) if pair.mask is not None else (),
             )
         )
     problems = story.problems()

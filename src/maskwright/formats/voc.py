@@ -550,14 +550,14 @@ class _Reader:
                 alone = self.settings.category is not None or not key
                 marks.append(Mark(names[0] if alone else self._name(number, key), rle))
             yield Photo(
-                path=item.photo,
+                file=str(item.photo),
                 name=item.name,
                 place=item.place,
                 split=item.split,
                 size=one.photo.size,
                 sha256=one.photo.sha256,
                 marks=tuple(marks),
-                masks=tuple(zip(item.masks, one.hashes, strict=False)),
+                masks=tuple(zip(map(str, item.masks), one.hashes, strict=False)),
             )
 
     def notes(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -233,11 +233,11 @@ def read(found: Found, work: Work) -> Reading:
             " boxes are what will be learned"
         )
     if split_of is not None and description is not None:
-        photos = [replace(photo, split=split_of[photo.path]) for photo in photos]
+        photos = [photo._replace(split=split_of[photo.path]) for photo in photos]
         have = [split for split in ("train", "val", "test") if split in split_of.values()]
         kept, splits = tuple(photos), f"splits are kept as {description.path.name} gives them ({', '.join(have)})"
     elif anew:
-        kept, splits = tuple(replace(photo, split=None) for photo in photos), ""
+        kept, splits = tuple(photo._replace(split=None) for photo in photos), ""
     else:
         kept, splits, more = with_splits(photos)
         notes += more
@@ -466,9 +466,9 @@ def _photos(
     for job, one in zip(jobs, outcomes, strict=True):
         marks = one.marks
         if settings.category is not None:
-            marks = tuple(replace(mark, category=settings.category) for mark in marks)
+            marks = tuple(mark._replace(category=settings.category) for mark in marks)
         told = spot(job.photo, top)
-        photos.append(Photo(job.photo, told.name, told.place, told.split, one.sight.size, one.sight.sha256, marks))
+        photos.append(Photo(str(job.photo), told.name, told.place, told.split, one.sight.size, one.sight.sha256, marks))
     return (tuple(categories) if settings.category is None else (settings.category,)), photos
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from maskwright.errors import UserError
-from maskwright.scale import _code, _portable, _silent, at
+from maskwright.scale import _silent, at
+from maskwright.scale.pace import code_of, portable
 
 R = TypeVar("R")
 Say = Callable[[str], None]
@@ -56,7 +57,7 @@ def together(
         ProcessesDiedError: If a process died.
         Exception: What the function raised in one of them.
     """
-    code = _code(function)
+    code = code_of(function)
     with at("ray", processes if processes is not None and not on_gpus else None):
         import ray
 
@@ -158,4 +159,4 @@ class _Member:
         try:
             return pickle.dumps((pickle.loads(code)(self._lines.append), None))
         except Exception as caught:
-            return pickle.dumps((None, _portable(caught)))
+            return pickle.dumps((None, portable(caught)))
