@@ -302,7 +302,7 @@ def test_a_full_disk_keeps_the_old_output(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(CocoWriter, "photo", full)
+    monkeypatch.setattr(CocoWriter, "rows", full)
     assert "nothing was left half-done" in fails(root, out=tmp_path / "DATA", overwrite=True)
     assert listing(tmp_path / "DATA") == before
 

@@ -94,7 +94,7 @@ def start(ray: Any, cpus: int) -> None:
         }
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except Exception as error:  # Ray raises it bare where a node of its own does not come up in time
         first = str(error).strip().split("\n")[0]
         if address == "local":
             raise UserError("Ray cannot be started", [first], "leave out: --on ray") from None
