@@ -54,6 +54,7 @@ from machine import describe
 from maskwright import scale
 from maskwright.dataset import SPLITS, Dataset
 from maskwright.prepare import prepare
+from maskwright.scale.pace import Pace
 
 HEIGHT, WIDTH = 480, 640
 TOLERANCE = 2  # of pycococreator's example
@@ -423,17 +424,17 @@ def digests(data: Path) -> dict[str, str]:
 def clocked() -> Iterator[list[float]]:
     """Collect the seconds that workers spend in the work itself, of which every piece tells."""
     spent: list[float] = []
-    learn = scale._Pace.learn
+    learn = Pace.learn
 
     def listen(self: Any, count: int, seconds: float, size: int) -> None:
         spent.append(seconds)
         learn(self, count, seconds, size)
 
-    scale._Pace.learn = listen  # type: ignore[method-assign]
+    Pace.learn = listen  # type: ignore[method-assign]
     try:
         yield spent
     finally:
-        scale._Pace.learn = learn  # type: ignore[method-assign]
+        Pace.learn = learn  # type: ignore[method-assign]
 
 
 def kill_a_worker(after_s: float, killed: list[int]) -> None:

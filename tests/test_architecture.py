@@ -6,11 +6,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import maskwright
 from maskwright.formats import FORMS, form_module
+from maskwright.settings import FormName
 
 SRC = Path(maskwright.__file__).parent
 
@@ -256,6 +258,11 @@ def test_importing_the_stages_above_the_line_does_not_load_torch():
     present = [name for name in LIGHT if (SRC / f"{name}.py").exists() or (SRC / name).is_dir()]
     code = "\n".join(f"import maskwright.{name}" for name in present)
     assert set(loaded_after(code)) & TORCH == set()
+
+
+def test_the_forms_are_those_that_settings_allow():
+    """Written twice, since worker processes that import the settings would start later."""
+    assert get_args(FormName) == FORMS
 
 
 @pytest.mark.parametrize("form", FORMS)
