@@ -54,6 +54,7 @@ ORDER = (
     "settings_from",
     "alignment",
     "matching",
+    "boundary",
     "scoring",
     "evaluate",
     "demo",

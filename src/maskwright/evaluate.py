@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from maskwright import matching, scoring
 from maskwright.alignment import Aligned, align
+from maskwright.boundary import boundary_overlaps
 from maskwright.dataset import Dataset, collector_paused, from_coco, from_results, read_json
 from maskwright.errors import Problem, UserError
 from maskwright.files import provenance, refuse_existing, refuse_input, write_json
@@ -26,6 +27,9 @@ Kind = Literal["segm", "bbox"]
 
 KINDS: tuple[Kind, ...] = ("segm", "bbox")
 """Masks and boxes, in the order in which they are printed."""
+
+BOUNDARY = ("AP", "AP50", "AP75")
+"""Numbers of boundary AP, where it is asked for."""
 
 USUAL_LIMIT = 100
 """COCO counts so many detections of a photo and category; more only where a photo has more objects."""
@@ -45,7 +49,8 @@ class Evaluation:
         run: Run folder that made the detections, if they name one.
         counts: `photos`, `objects` (without crowds), `crowd`, `detections`.
         max_detections: How many detections of a photo and category count; above 100 only if a photo has more objects.
-        metrics: COCO's twelve numbers of masks (`segm/AP`, `segm/AP50`, ...) and boxes (`bbox/AP`, ...).
+        metrics: COCO's twelve numbers of masks (`segm/AP`, `segm/AP50`, ...) and boxes (`bbox/AP`, ...); with the
+            setting `boundary` also `boundary/AP`, `boundary/AP50`, `boundary/AP75`, see `maskwright.boundary`.
         intervals: `segm/AP` (`bbox/AP` where there are no masks): `low`, `high`, `level`, `resamples`.
         categories: For each: `id`, `name`, `objects`, `detections`, `metrics`.
         threshold: The score with the best F1 at `iou`: `score`, `f1`, `precision`, `recall`, `iou`.
@@ -106,6 +111,10 @@ class Evaluation:
                 continue
             for name, value in zip(scoring.NAMES, values, strict=True):
                 lines.append(_coco_line(name, value, self.max_detections))
+        if "boundary/AP" in self.metrics:
+            lines.append("edges (boundary)")
+            for name in BOUNDARY:
+                lines.append(_coco_line(name, self.metrics[f"boundary/{name}"], self.max_detections))
         return "\n".join(lines)
 
 
@@ -194,6 +203,8 @@ def _evaluated(
     metrics: dict[str, float | None] = {f"{kind}/{name}": None for kind in KINDS for name in scoring.NAMES}
     for kind, result in results.items():
         metrics |= {f"{kind}/{name}": value for name, value in result.metrics().items()}
+    if chosen.boundary:
+        metrics |= _boundary(true, found, aligned, truth, ours, overlaps, areas, limit)
     kind = next(kind for kind in KINDS if kind in results)
     intervals = {}
     if chosen.bootstrap:
@@ -261,6 +272,34 @@ def _overlaps(
     overlaps["bbox"] = matching.box_overlaps(truth, ours, boxes_true, boxes_found, least)
     areas["bbox"] = boxes_found[:, 2] * boxes_found[:, 3]
     return overlaps, areas
+
+
+def _boundary(
+    true: Dataset,
+    found: Dataset,
+    aligned: Aligned,
+    truth: matching.Truth,
+    ours: matching.Found,
+    overlaps: Mapping[Kind, matching.Overlaps],
+    areas: Mapping[Kind, NDArray[np.float64]],
+    limit: int,
+) -> dict[str, float | None]:
+    """Return the numbers of boundary AP; `None` each where there are no masks."""
+    if "segm" not in overlaps:
+        return {f"boundary/{name}": None for name in BOUNDARY}
+    pairs = boundary_overlaps(
+        truth,
+        ours,
+        _in_order(true.rles(), truth.source),
+        _in_order(found.rles(), ours.source),
+        aligned.sizes,
+        overlaps["segm"],
+        float(scoring.IOUS[0]),
+    )
+    scores = scoring.scores(
+        truth, ours, pairs, true.areas[truth.source], areas["segm"], len(true.categories), limit
+    ).metrics()
+    return {f"boundary/{name}": scores[name] for name in BOUNDARY}
 
 
 def _in_order(rles: list[bytes], order: NDArray[np.int64]) -> list[bytes]:

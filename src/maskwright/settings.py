@@ -267,6 +267,7 @@ class EvaluateSettings(Settings):
     iou: Share = Field(0.5, description="IoU from which a detection is a hit, in the list of matches.")
     bootstrap: int = Field(300, ge=0, description="Resamples of the photos for the interval of segm AP; 0: none.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
+    boundary: bool = Field(False, description="Score the masks' edges too: boundary AP (Cheng et al. 2021).")
 
 
 class DemoSettings(Settings):
