@@ -413,7 +413,28 @@ class MaskRCNN(nn.Module):
         ):
             result["windows"] = window
             result["masks"] = mask
+            # The box head does not know how good the mask will be; the mask does, roughly.
+            result["scores"] = result["scores"] * sureness(mask)
+            order = result["scores"].argsort(descending=True, stable=True)
+            order = order[result["scores"][order] >= least_score]
+            result |= {name: tensor[order] for name, tensor in result.items()}
         return results
+
+
+def sureness(masks: Tensor) -> Tensor:
+    """Return how sure masks are of themselves: the mean probability of the cells that are object, at least one half.
+
+    A mask with a clear edge is right more often than one that hesitates (Wang et al. 2020, SOLO: "maskness"). As a
+    factor of the score it ranks good masks first.
+
+    Args:
+        masks: `(R, S, S)` probabilities.
+
+    Returns:
+        `(R,)`; where no cell is object, the greatest probability.
+    """
+    inside = masks >= torch.minimum(masks.amax((1, 2), keepdim=True), masks.new_tensor(0.5))
+    return (masks * inside).sum((1, 2)) / inside.sum((1, 2))
 
 
 def outline_sums(logits: Tensor, goal: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,46 @@
+"""Parts of maskrcnn-nano that the contract of all networks (`test_models.py`) does not know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskwright.models import ARCHITECTURES, maskrcnn
+from maskwright.models.maskrcnn import sureness
+
+SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return ARCHITECTURES["maskrcnn-nano"](SIZES, "none").eval()
+
+
+def photo() -> Tensor:
+    return torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(1)).float()
+
+
+def test_a_mask_is_as_sure_as_its_own_cells() -> None:
+    clear, hesitant, nothing = torch.zeros(3, 4, 4)
+    clear[:2], clear[2:] = 0.9, 0.45
+    hesitant[0], hesitant[1] = 0.8, 0.6
+    nothing[1, 2] = 0.4
+    assert sureness(torch.stack([clear, hesitant, nothing])).tolist() == pytest.approx([0.9, 0.7, 0.4])
+    assert sureness(torch.zeros(0, 4, 4)).shape == (0,)
+
+
+@torch.inference_mode()
+def test_scores_count_how_sure_the_masks_are(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = network.detect(photo(), [(HEIGHT, WIDTH)], 0.02)[0]
+    monkeypatch.setattr(maskrcnn, "sureness", lambda masks: torch.ones(len(masks)))
+    plain = network.detect(photo(), [(HEIGHT, WIDTH)], 0.02)[0]
+    wanted = (plain["scores"] * sureness(plain["masks"])).sort(descending=True, stable=True)
+    kept = wanted.indices[wanted.values >= 0.02]
+    assert len(kept) > 0
+    assert not torch.equal(kept, torch.arange(len(kept)))  # the order is another
+    assert torch.equal(found["scores"], wanted.values[: len(kept)])
+    for name in ("boxes", "labels", "masks", "windows"):
+        assert torch.equal(found[name], plain[name][kept])
