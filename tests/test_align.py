@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskwright.crops import crops, pack
 from maskwright.models.align import align_rois, box_levels, mask_targets
 from maskwright.models.conventions import DETECTRON2, MMDETECTION, NATIVE, TORCHVISION
 
@@ -100,14 +101,15 @@ def test_no_box_gives_an_empty_result():
     assert align_rois(features, STRIDES, [torch.zeros(0, 4)], 7, NATIVE).shape == (0, 3, 7, 7)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("how", ALL, ids=lambda how: how.origin)
-def test_targets_are_the_mask_under_the_box(how):
+def test_targets_are_the_mask_under_the_box(how, packed):
     mask = np.zeros((40, 50))
     mask[8:30, 12:33] = 1
     box = [10.2, 6.6, 35.1, 31.4]
-    found = mask_targets(torch.tensor(mask[None], dtype=torch.uint8), torch.tensor([box]), torch.tensor([0]), 28, how)[
-        0
-    ].numpy()
+    masks = torch.tensor(mask[None], dtype=torch.uint8)
+    target = pack(masks) if packed else {"masks": masks}
+    found = mask_targets(crops(target), mask.shape, torch.tensor([box]), torch.tensor([0]), 28, how)[0].numpy()
     expected = aligned_by_hand(mask, box, 1.0, 28, 0, how.roi_aligned)
     if how.hard_targets:
         assert set(np.unique(found)) == {0, 1}

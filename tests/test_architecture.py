@@ -59,6 +59,7 @@ ORDER = (
     "evaluate",
     "demo",
     # nothing above imports torch
+    "crops",
     "batches",
     "models",
     "run",
@@ -85,7 +86,7 @@ ORDER = (
     "make",
     "cli",
 )
-LIGHT = ORDER[: ORDER.index("batches")]
+LIGHT = ORDER[: ORDER.index("crops")]
 TORCH = {"torch", "torchvision", "timm", "lightning_fabric", "lightning", "safetensors", "tensorboard"}
 # What a light module may import at its top: fast, and needed by nearly all of them. The rest waits inside functions.
 ALLOWED_AT_TOP = {"numpy", "PIL", "hotcoco", "pydantic"}

@@ -24,6 +24,7 @@ from maskwright.batches import (
     prefetch,
     sides_of,
 )
+from maskwright.crops import whole
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.settings import TrainSettings
@@ -269,7 +270,7 @@ def test_a_batch_has_one_size_and_says_what_is_in_it(five):
     sizes = {tuple(make_batch(photos, step, 3).images.shape) for step in range(8)}
     assert sizes == {(3, 3, 64, 96), (3, 3, 96, 64)}  # wide and high canvases, turned as a whole
     batch = make_batch(photos, 0, 3)
-    assert set(batch.targets[0]) == {"boxes", "labels", "masks"}
+    assert set(batch.targets[0]) == {"boxes", "labels", "masks", "windows"}
     assert batch.photos == tuple(batch_photos(5, 3, 0, 3))
 
 
@@ -409,9 +410,10 @@ def test_photos_keep_their_shape_and_are_padded_to_the_largest(tmp_path):
     assert batch.images.shape == (3, 3, 96, 96)
     for i, photo in enumerate(batch.photos):
         image, masks = samples[photo].image, samples[photo].masks
+        found = whole(batch.targets[i], (96, 96))
         assert torch.equal(batch.images[i][:, : image.shape[1], : image.shape[2]], image)
-        assert torch.equal(batch.targets[i]["masks"][:, : masks.shape[1], : masks.shape[2]], masks)
-        assert batch.targets[i]["masks"].sum() == masks.sum()
+        assert torch.equal(found[:, : masks.shape[1], : masks.shape[2]], masks)
+        assert found.sum() == masks.sum()
 
 
 def test_a_kept_photo_is_only_mirrored(tmp_path):

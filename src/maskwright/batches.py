@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from maskwright import pixels
+from maskwright.crops import pack
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.files import UnreadableImage, read_reduced
@@ -407,25 +408,22 @@ def kept_shape(size: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _padded(sample: Sample, height: int, width: int) -> Sample:
-    """Return a sample in a larger frame, in its upper left corner."""
-    old = sample.image.shape[-2:]
+def _padded(image: Tensor, height: int, width: int) -> Tensor:
+    """Return a photo `(3, H, W)` in a larger frame, in its upper left corner."""
+    old = image.shape[-2:]
     if tuple(old) == (height, width):
-        return sample
-    image = torch.tensor(MEAN_FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
-    image[:, : old[0], : old[1]] = sample.image
-    masks = torch.zeros((len(sample.masks), height, width), dtype=torch.uint8)
-    masks[:, : old[0], : old[1]] = sample.masks
-    return replace(sample, image=image, masks=masks)
+        return image
+    found = torch.tensor(MEAN_FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+    found[:, : old[0], : old[1]] = image
+    return found
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples into a batch; smaller ones are padded to the largest."""
     height, width = (max(s.image.shape[axis] for s in samples) for axis in (1, 2))
-    samples = [_padded(s, height, width) for s in samples]
     return Batch(
-        images=torch.from_numpy(np.stack([s.image.numpy() for s in samples])),
-        targets=[{"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples],
+        images=torch.from_numpy(np.stack([_padded(s.image, height, width).numpy() for s in samples])),
+        targets=[{"boxes": s.boxes, "labels": s.labels} | pack(s.masks) for s in samples],
         photos=tuple(s.photo for s in samples),
         objects=tuple(s.objects for s in samples),
         seeds=tuple(s.seed for s in samples),

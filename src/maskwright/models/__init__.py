@@ -14,7 +14,8 @@ class Segmenter(Protocol):
     def losses(self, images: Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return scalar losses by name, and `box_accuracy` (a share, detached); zero for a part that it has not.
 
-        Each target has `boxes` `(N, 4)` `x1 y1 x2 y2`, `labels` `(N,)` 1..C and `masks` `(N, H, W)` uint8 0/1.
+        Each target has `boxes` `(N, 4)` `x1 y1 x2 y2`, `labels` `(N,)` 1..C, and masks as `maskwright.crops` packs
+        them (`masks`, `windows`), or whole: `masks` `(N, H, W)` uint8 0/1.
         """
         ...
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from maskwright.crops import Crop
 from maskwright.models.conventions import Conventions
 from maskwright.models.rois import pool_level, taps
 
@@ -74,11 +75,14 @@ def align_rois(
     return pooled if exact else pooled.permute(0, 3, 1, 2)
 
 
-def mask_targets(masks: Tensor, boxes: Tensor, matches: Tensor, side: int, how: Conventions) -> Tensor:
+def mask_targets(
+    masks: Sequence[Crop], size: tuple[int, int], boxes: Tensor, matches: Tensor, side: int, how: Conventions
+) -> Tensor:
     """Cut the target of the mask head out of the true masks.
 
     Args:
-        masks: `(N, H, W)` uint8 0/1 of a photo's objects.
+        masks: Of a photo's objects.
+        size: `(height, width)` of the photo.
         boxes: `(R, 4)` in pixels.
         matches: `(R,)` int64: the object of each box.
         side: Cells of the target per side.
@@ -88,25 +92,31 @@ def mask_targets(masks: Tensor, boxes: Tensor, matches: Tensor, side: int, how: 
         `(R, side, side)` float 0..1.
     """
     found = torch.stack(
-        [_cut(masks[match], box, side, how.roi_aligned) for match, box in zip(matches.tolist(), boxes, strict=True)]
+        [
+            _cut(masks[match], size, box, side, how.roi_aligned)
+            for match, box in zip(matches.tolist(), boxes, strict=True)
+        ]
     )
     return (found >= 0.5).to(found.dtype) if how.hard_targets else found
 
 
-def _cut(mask: Tensor, box: Tensor, side: int, aligned: bool) -> Tensor:
-    """Return what RoIAlign makes of a mask `(H, W)` uint8 under a box `(4,)`: `(side, side)` float.
+def _cut(crop: Crop, size: tuple[int, int], box: Tensor, side: int, aligned: bool) -> Tensor:
+    """Return what RoIAlign makes of a mask under a box `(4,)`: `(side, side)` float.
 
     Its sample points form a grid, so that it is two products of matrices, over the part of the mask that they lie in.
     """
     low = box[:2] - (0.5 if aligned else 0.0)
-    size = box[2:] - box[:2] if aligned else (box[2:] - box[:2]).clamp(min=1.0)
-    parts = []
-    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
-        points = math.ceil(float(size[axis]) / side)
-        cells, weights = taps(low[axis : axis + 1], size[axis : axis + 1], length, side, points)
-        first = int(cells.min()) if points else 0
-        matrix = box.new_zeros((side, int(cells.max()) + 1 - first if points else 1))
-        parts.append((first, matrix.scatter_add_(1, cells[0] - first, weights[0])))
-    (top, down), (left, along) = parts
-    part = mask[top : top + down.shape[1], left : left + along.shape[1]].to(box.dtype)
-    return down @ part @ along.T
+    lengths = box[2:] - box[:2] if aligned else (box[2:] - box[:2]).clamp(min=1.0)
+    matrices = []
+    for axis, start, held, length in (
+        (1, crop.top, crop.mask.shape[0], size[0]),
+        (0, crop.left, crop.mask.shape[1], size[1]),
+    ):
+        points = math.ceil(float(lengths[axis]) / side)
+        cells, weights = taps(low[axis : axis + 1], lengths[axis : axis + 1], length, side, points)
+        cells = cells[0] - start
+        inside = (cells >= 0) & (cells < held)
+        matrix = box.new_zeros((side, held))
+        matrices.append(matrix.scatter_add_(1, torch.where(inside, cells, 0), weights[0] * inside))
+    down, along = matrices
+    return down @ (crop.mask.to(box.dtype) @ along.T)

@@ -34,6 +34,7 @@ from torchvision.ops import (
 )
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from maskwright.crops import whole
 from maskwright.models.backbones import Backbone, BackboneSpec
 from maskwright.models.proposals import Proposals
 from maskwright.models.rois import pool_rois
@@ -41,7 +42,8 @@ from maskwright.models.weights import load_imagenet
 from maskwright.models.whole import permutation, totals
 
 Target = dict[str, Tensor]
-"""`boxes` `(N, 4)` float `x1 y1 x2 y2`; `labels` `(N,)` int64, 1..C; `masks` `(N, H, W)` uint8 0/1."""
+"""`boxes` `(N, 4)` float `x1 y1 x2 y2`; `labels` `(N,)` int64, 1..C; `masks` and `windows` as
+`maskwright.crops.pack` returns them, or `masks` `(N, H, W)` uint8 0/1."""
 
 Detection = dict[str, Tensor]
 """`boxes` `(N, 4)`; `labels` `(N,)`; `scores` `(N,)` 0..1; `masks` `(N, S, S)` probabilities over `windows` `(N,
@@ -220,6 +222,7 @@ class MaskRCNN(nn.Module):
         images = images.float()
         features = self.features(images)
         height, width = images.shape[-2:]
+        targets = [{**t, "masks": whole(t, (height, width))} for t in targets]  # photos are small here
         shapes = [(height, width)] * len(targets)
         levels = {k: v for k, v in features.items() if k not in {"4", "semantic"}}
         proposals, rpn = self.rpn(ImageList(images, shapes), levels, list(targets))

@@ -9,10 +9,10 @@ on all cores. It returns what torchvision's operator returns (a test holds it to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.ops import roi_align
 
 
@@ -104,12 +104,10 @@ def pool_level(
         `(R, side, side, C)` float32.
     """
     if features.device.type != "cpu":
-        rows = torch.cat([photo[:, None].to(boxes.dtype), boxes], 1).to(features.dtype)
-        pooled: Tensor = roi_align(features, rows, side, scale, sampling, aligned).float()
-        return pooled.permute(0, 2, 3, 1)
+        rows = torch.cat([photo[:, None].to(boxes.dtype), boxes], 1)
+        found: Tensor = roi_align(features.float(), rows, side, scale, sampling, aligned)
+        return found.permute(0, 2, 3, 1)
     channels, height, width = features.shape[1:]
-    # One table of all cells; a row is one cell's feature vector.
-    table = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
     with torch.no_grad():
         scaled = boxes * scale - (0.5 if aligned else 0.0)
         low, lengths = scaled[:, :2], scaled[:, 2:] - scaled[:, :2]
@@ -133,14 +131,35 @@ def pool_level(
             indices.append(index[used])
             weights.append(weight[used])
             counts.append(used.flatten(3).sum(3).flatten())
-    if not order:
-        return table[:0].view(0, 1, 1, channels).expand(0, side, side, channels)  # joined to the features all the same
+    if not order:  # joined to the features all the same
+        return features.float().permute(0, 2, 3, 1)[:0, :1, :1].expand(0, side, side, channels)
     count = torch.cat(counts)
     offsets = count.cumsum(0) - count
-    pooled = functional.embedding_bag(
-        torch.cat(indices), table, offsets, per_sample_weights=torch.cat(weights), mode="sum"
-    ).view(len(boxes), side, side, channels)
+    pooled = cast(Tensor, _Bags.apply(features, torch.cat(indices), offsets, torch.cat(weights)))
+    pooled = pooled.view(len(boxes), side, side, channels)
     return pooled if len(order) == 1 else pooled[torch.cat(order).argsort()]
+
+
+class _Bags(torch.autograd.Function):
+    """Weighted sums of cells of a map: an embedding bag in 32 bits, of which no table is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, cells: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        # One table of all cells; a row is one cell's feature vector.
+        table = features.float().permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+        pooled, *bags = torch.ops.aten._embedding_bag(table, cells, offsets, False, 0, False, weights)
+        ctx.save_for_backward(cells, offsets, weights, *bags)
+        ctx.shape, ctx.dtype = features.shape, features.dtype
+        return cast(Tensor, pooled)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        cells, offsets, weights, *bags = ctx.saved_tensors
+        photos, channels, height, width = ctx.shape
+        table = torch.ops.aten._embedding_bag_backward(
+            grad.contiguous(), cells, offsets, *bags, photos * height * width, False, 0, False, weights
+        )
+        return table.view(photos, height, width, channels).permute(0, 3, 1, 2).to(ctx.dtype), None, None, None
 
 
 def taps(low: Tensor, size: Tensor, length: int, side: int, sampling: int) -> tuple[Tensor, Tensor]:

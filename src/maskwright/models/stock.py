@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
@@ -24,6 +25,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, batched_nms, box_iou, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from maskwright.crops import crops
 from maskwright.models.align import align_rois, mask_targets
 from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals, box_loss
 from maskwright.models.conventions import NATIVE, Conventions
@@ -35,6 +37,9 @@ BOX_ROI, MASK_ROI = 7, 14
 NMS_IOU = 0.5
 POSITIVE_IOU = 0.5
 POSITIVE_SHARE = 0.25
+AT_ONCE = 64
+"""Boxes whose masks are learned at a time."""
+
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32}
 """Levels that boxes are read at, by torchvision's names; proposals are made at `pool` (64) too."""
 
@@ -161,10 +166,31 @@ class Heads(nn.Module):
         scores, deltas = self.box_predictor(self.box_head(pooled))
         return scores.float(), deltas.float()  # places and shares: never in fewer than 32 bits
 
-    def masks(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """Map `(R, C, 14, 14)` to the logits `(R, 28, 28)` of the mask of each box's label."""
-        every: Tensor = self.mask_predictor(self.mask_head(pooled)).float()
-        return every[torch.arange(len(labels), device=labels.device), labels]
+    def masks(self, pooled: Tensor, labels: Tensor, exact: bool = False) -> Tensor:
+        """Map `(R, C, 14, 14)` to the logits `(R, 28, 28)` of the mask of each box's label.
+
+        Args:
+            pooled: Features under the boxes.
+            labels: `(R,)` int64, 1..C.
+            exact: Compute the masks of all categories, as torchvision does, to the last bit.
+        """
+        if exact:
+            every: Tensor = self.mask_predictor(self.mask_head(pooled))
+            return every[torch.arange(len(labels), device=labels.device), labels]
+        if len(labels) <= AT_ONCE or not torch.is_grad_enabled():
+            return self._masks(pooled, labels)
+        # Many boxes: what lies between the layers is computed again on the way back, some boxes at a time.
+        parts = zip(torch.split(pooled, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)
+        return torch.cat([checkpoint(self._masks, *part, use_reentrant=False) for part in parts])
+
+    def _masks(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        last = self.mask_predictor
+        x = last.relu(last.conv5_mask(self.mask_head(pooled)))
+        # Of the last layer, a 1x1 convolution, only the channel of each box's label.
+        weight = last.mask_fcn_logits.weight[labels].flatten(1)[:, None]
+        found = torch.bmm(weight, x.flatten(2)).view(len(x), *x.shape[-2:])
+        bias: Tensor = last.mask_fcn_logits.bias
+        return found.float() + bias[labels, None, None]
 
 
 class StockMaskRCNN(nn.Module):
@@ -230,7 +256,6 @@ class StockMaskRCNN(nn.Module):
         features = self.backbone(x)
         shapes = [(x.shape[-2], x.shape[-1])] * len(targets)
         proposals, rpn = self.rpn(ImageList(x, shapes), features, list(targets))
-        features = in_32_bits(features)
         rois, labels, matches, goals = self._assign(proposals, targets)
         flat = torch.cat(labels)
         scores, deltas = self.roi_heads.boxes(align_rois(features, STRIDES, rois, BOX_ROI, self.conventions))
@@ -290,9 +315,10 @@ class StockMaskRCNN(nn.Module):
         logits = self.roi_heads.masks(pooled, torch.cat([v[n] for v, n in zip(labels, near, strict=True)]))
         if not len(logits):
             return logits.sum() * 0  # zero, yet joined to all that makes masks
+        size = (features["0"].shape[-2] * STRIDES["0"], features["0"].shape[-1] * STRIDES["0"])
         goal = torch.cat(
             [
-                mask_targets(t["masks"], b, m[n], logits.shape[-1], self.conventions)
+                mask_targets(crops(t), size, b, m[n], logits.shape[-1], self.conventions)
                 for t, b, m, n in zip(targets, boxes, matches, near, strict=True)
                 if len(n)
             ]
@@ -326,7 +352,6 @@ class StockMaskRCNN(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         features = self.backbone(x, exact)
         proposals, _ = self.rpn(ImageList(x, sizes), features)
-        features = in_32_bits(features)
         counts = [len(p) for p in proposals]
         scores, deltas = self.roi_heads.boxes(
             align_rois(features, STRIDES, proposals, BOX_ROI, self.conventions, exact)
@@ -341,7 +366,7 @@ class StockMaskRCNN(nn.Module):
         ]
         windows = [r["boxes"] for r in results]
         pooled = align_rois(features, STRIDES, windows, MASK_ROI, self.conventions, exact)
-        masks = self.roi_heads.masks(pooled, torch.cat([r["labels"] for r in results])).float().sigmoid()
+        masks = self.roi_heads.masks(pooled, torch.cat([r["labels"] for r in results]), exact).float().sigmoid()
         for result, window, mask in zip(results, windows, torch.split(masks, [len(w) for w in windows]), strict=True):
             result["windows"] = window
             result["masks"] = mask
@@ -359,11 +384,6 @@ class StockMaskRCNN(nn.Module):
         boxes, score, labels = boxes[keep], score[keep], labels[keep]
         best = batched_nms(boxes, score, labels, NMS_IOU)[: self.spec.detections_per_photo]
         return {"boxes": boxes[best], "labels": labels[best], "scores": score[best]}
-
-
-def in_32_bits(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the levels that boxes are read at in 32 bits, once for all heads."""
-    return {name: features[name].float() for name in STRIDES}
 
 
 def _tuples(value: Any) -> Any:
