@@ -13,8 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
+
+
+AGAIN = frozenset({"layer2"})
+"""Stages whose blocks are computed again on the way back: with the largest maps of those that are trained, they would hold
+most of the memory, and are an eighth of the work."""
 
 
 def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
@@ -65,7 +71,10 @@ def resnet_features(body: nn.Module, x: Tensor) -> OrderedDict[str, Tensor]:
                 x = part(x)
             else:
                 for each in part:
-                    x = block(each, x)
+                    if name in AGAIN and torch.is_grad_enabled():
+                        x = checkpoint(block, each, x, use_reentrant=False)
+                    else:
+                        x = block(each, x)
         if name in names:
             found[names[name]] = x
     return found
