@@ -2,12 +2,14 @@
 
 import gc
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from maskwright import scratch
 from maskwright.scratch import Column, Scratch
@@ -65,3 +67,42 @@ def test_rows_of_another_shape_are_refused():
     assert column[:].shape == (2, 3)
     with pytest.raises(ValueError, match="rows of shape"):
         column.append(np.ones((2, 2)))
+
+
+def test_many_bytes_are_not_in_memory():
+    one = Scratch()
+    tracemalloc.start()
+    for number in range(200):
+        one.append(bytes([number]) * 100_000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000  # of 20,000,000
+    assert one.read(199 * 100_000 - 1, 2) == bytes([198, 199])
+
+
+def test_a_file_that_was_cut_is_an_error():
+    one = Scratch()
+    one.append(bytes(scratch._SMALL + 1))
+    os.ftruncate(one._file, 10)
+    with pytest.raises(OSError, match="was cut off"):
+        one.read(0, 20)
+
+
+@given(
+    st.lists(arrays(np.int32, st.tuples(st.integers(0, 400), st.just(3))), max_size=6),
+    st.lists(st.integers(0, 2**30), max_size=30),
+    st.data(),
+)
+def test_rows_of_several_numbers_read_as_an_array(parts, positions, data):
+    """Law: slices and positions of a column are those of the array that was put into it."""
+    column = Column(np.int32, 3)
+    for part in parts:
+        column.append(part)
+    whole = np.concatenate([np.zeros((0, 3), dtype=np.int32), *parts])
+    start, stop = data.draw(st.integers(0, 1500)), data.draw(st.integers(0, 1500))
+    which = np.array([p % len(whole) for p in positions] if len(whole) else [], dtype=np.int64)
+    assert len(column) == len(whole)
+    np.testing.assert_array_equal(column[start:stop], whole[start:stop])
+    np.testing.assert_array_equal(column[:], whole)
+    np.testing.assert_array_equal(column[which], whole[which])
+    np.testing.assert_array_equal(np.concatenate([whole[:0], *column.chunks(7)]), whole)

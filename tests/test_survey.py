@@ -1,9 +1,13 @@
 """What is known of all photos at once: numbers by which names, folders, times and objects can be compared."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from maskwright import scale
+from maskwright import likeness, scale
 from maskwright.formats import Mark, Photo
+from maskwright.formats.shelf import Shelf
 from maskwright.pixels import encode
 from maskwright.survey import Survey, name_numbers, place_of
 
@@ -56,3 +60,67 @@ def test_equal_files_have_equal_digests():
     found = survey([photo("a.jpg"), photo("b.jpg"), photo("c.jpg", sha="cd" * 32)])
     digest = found.digest[:]
     assert digest[0] == digest[1] != digest[2]
+
+
+RLE = b"04"  # of 2 x 2 pixels, all
+
+
+def _photo(name, place, split, marks):
+    return Photo(f"raw/{name}", name, place, split, (2, 2), "", tuple(marks))
+
+
+class Pieces:
+    """Goes through items in pieces of a length."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def pieces(self, function, items):
+        items = list(items)
+        for start in range(0, len(items), self.length):
+            yield function(items[start : start + self.length])
+
+
+COLUMNS = ("given", "objects", "digest", "folder", "series", "second", "place", "order", "categories", "prints")
+
+
+def columns(found):
+    return {name: getattr(found, name)[:].tolist() for name in COLUMNS} | {
+        f"name {n}": column[:].tolist() for n, column in enumerate(found.names)
+    }
+
+
+parts = st.sampled_from(["a", "b", "c_1", "c_2", "IMG_20210504_101502"])
+photos = st.lists(
+    st.builds(
+        _photo,
+        st.lists(parts, min_size=1, max_size=3).map("/".join).map("{}.jpg".format),
+        st.sampled_from(["", "x"]),
+        st.sampled_from([None, "val"]),
+        st.lists(st.builds(Mark, st.sampled_from(["nut", "bolt"]), st.just(RLE), st.booleans()), max_size=3),
+    ),
+    max_size=30,
+)
+
+
+@given(photos, st.integers(1, 9))
+def test_pieces_do_not_matter(some, length):
+    """Law: the numbers are the same, however the photos are cut into pieces and wherever they are kept."""
+    whole = Survey.of(some, ["bolt", "nut"], Pieces(1000))
+    assert columns(Survey.of(Shelf(some), ["bolt", "nut"], Pieces(length))) == columns(whole)
+    assert len(whole) == len(some)
+
+
+def test_only_what_is_asked_for_is_found():
+    found = Survey.of([photo("a.jpg")], [], Pieces(9), split=False)
+    assert (len(found.digest), len(found.folder), len(found.prints)) == (1, 0, 0)
+
+
+def test_fingerprints_and_photos_that_cannot_be_decoded(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    some = [Photo(str(tmp_path / name), name, "", None, (40, 50), "", ()) for name in ("a.png", "b.png")]
+    found = Survey.of(some, [], Pieces(1), look=True)
+    assert found.prints[:][0].tobytes() == likeness.fingerprint(tmp_path / "a.png")
+    assert not found.prints[:][1].any()

@@ -208,12 +208,22 @@ def read(found: Found, work: Work) -> Reading:
     for note in pairs.notes:
         say(f"understood: {note}")
     problems = [*pairs.problems, *_category_problems(places, names)]
+    rules = _Rules(
+        decision=None,
+        resize=settings.resize_masks,
+        names=tuple(names),
+        places=tuple("" if len(places) == 1 else _place_name(place, work.root) for place in places),
+        splits=tuple(place.split for place in places),
+    )
     seen: Shelf[tuple[Pair, _Seen]] = Shelf()
-    census, faults = Census(), _Faults()
-    for some_seen, some_census, some_faults in work.each.pieces(_look_at, pairs):
-        seen.put_packs(some_seen)
-        census.join(some_census)
-        faults.join(some_faults)
+    photos: Shelf[Photo] = Shelf()
+    census, faults, story = Census(), _Faults(), _Story()
+    for looked in work.each.pieces(partial(_look_at, rules), pairs):
+        seen.put_packs(looked.seen)
+        census.join(looked.census)
+        faults.join(looked.faults)
+        photos.put_packs(looked.photos)
+        story.join(looked.story)
     problems += faults.problems(settings)
     decision = None
     try:
@@ -225,18 +235,13 @@ def read(found: Found, work: Work) -> Reading:
     if not len(pairs):
         raise UserError("there is no photo", [str(place.photos) for place in places], "check the folders")
     say(f"understood: mask values are {decision.why}: {_meaning(decision, settings)}")
-    rules = _Rules(
-        decision,
-        settings.resize_masks,
-        tuple(names),
-        tuple("" if len(places) == 1 else _place_name(place, work.root) for place in places),
-        tuple(place.split for place in places),
-    )
-    story = _Story()
-    photos: Shelf[Photo] = Shelf()
-    for some_photos, some_story in work.each.pieces(partial(_settle, rules), Singly(seen)):
-        photos.put_packs(some_photos)
-        story.join(some_story)
+    if decision.coding != "binary" or settings.resize_masks or not census.is_read(decision):
+        photos, story = Shelf(), _Story()
+        for some_photos, some_story in work.each.pieces(
+            partial(_settle, rules._replace(decision=decision)), Singly(seen)
+        ):
+            photos.put_packs(some_photos)
+            story.join(some_story)
     if not story.objects:
         raise UserError(
             "no mask image marks an object: all are black",
@@ -339,15 +344,26 @@ def _look(pair: Pair) -> _Seen:
         return seen._replace(mask_fault=str(error))
 
 
-def _look_at(pairs: list[Pair]) -> tuple[list[Pack[tuple[Pair, _Seen]]], Census, _Faults]:
-    """Look at some pairs; return what was found of each, and what must be known of all together."""
+class _Looked(NamedTuple):
+    """What was found of some pairs, what must be known of all together, and the photos, if no mask is read again."""
+
+    seen: list[Pack[tuple[Pair, _Seen]]]
+    census: Census
+    faults: _Faults
+    photos: list[Pack[Photo]]
+    story: _Story
+
+
+def _look_at(rules: _Rules, pairs: list[Pair]) -> _Looked:
+    """Look at some pairs."""
     seen = [(pair, _look(pair)) for pair in pairs]
     census, faults = Census(), _Faults()
     for pair, one in seen:
         faults.add(pair, one)
         if one.values is not None:
             census.add(f"{pair.mask}", one.values)
-    return list(packed(seen)), census, faults
+    photos, story = _photos(rules, seen)
+    return _Looked(list(packed(seen)), census, faults, list(packed(photos)), story)
 
 
 class _Faults:
@@ -440,14 +456,14 @@ class _Rules(NamedTuple):
     """What makes photos with objects of what was seen.
 
     Attributes:
-        decision: What mask values mean.
+        decision: What mask values mean; `None`: a mask is one object, as the first look read it.
         resize: Whether masks of another size are scaled.
         names: The category of each place's objects.
         places: What tells each place apart.
         splits: The split of each place.
     """
 
-    decision: Decision
+    decision: Decision | None
     resize: bool
     names: tuple[str, ...]
     places: tuple[str, ...]
@@ -456,10 +472,15 @@ class _Rules(NamedTuple):
 
 def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
     """Make photos of what was seen; masks that the first look did not read for good are read again."""
+    photos, story = _photos(rules, unpacked(seen))
+    return list(packed(photos)), story
+
+
+def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo], _Story]:
     photos: list[Photo] = []
     story = _Story()
-    for pair, one in unpacked(seen):
-        marks = _marks(pair, one, rules.decision)
+    for pair, one in seen:
+        marks = _marks(pair, one, rules)
         story.add(pair, one, marks, rules)
         photos.append(
             Photo(
@@ -473,20 +494,25 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> 
                 masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
             )
         )
-    return list(packed(photos)), story
+    return photos, story
 
 
-def _marks(pair: Pair, one: _Seen, decision: Decision) -> tuple[bytes, ...]:
+def _marks(pair: Pair, one: _Seen, rules: _Rules) -> tuple[bytes, ...]:
     """Return the objects of a photo."""
-    if pair.mask is None or one.values is None or not one.values.top:
+    values = one.values
+    if pair.mask is None or values is None or not values.top:
         return ()
-    if not _is_read(one, decision):
-        return tuple(masks_of(Path(pair.mask), one.values, decision, one.size))
-    return (one.values.rle,) if pixels.area(one.values.rle, one.size) else ()
+    if not _is_read(one, rules):
+        assert rules.decision is not None
+        return tuple(masks_of(Path(pair.mask), values, rules.decision, one.size))
+    return (values.rle,) if values.share or pixels.area(values.rle, values.size) else ()
 
 
-def _is_read(one: _Seen, decision: Decision) -> bool:
-    return one.values is not None and decision.is_read(one.values) and one.size == one.values.size
+def _is_read(one: _Seen, rules: _Rules) -> bool:
+    """Tell whether the first look made the mask for good."""
+    if rules.decision is None:
+        return True
+    return one.values is not None and rules.decision.is_read(one.values) and one.size == one.values.size
 
 
 @dataclass
@@ -510,7 +536,8 @@ class _Story:
     def add(self, pair: Pair, one: _Seen, marks: Sequence[bytes], rules: _Rules) -> None:
         """Take one photo into the count."""
         self.objects += len(marks)
-        values, mask, binary = one.values, str(pair.mask), rules.decision.coding == "binary"
+        values, mask = one.values, str(pair.mask)
+        binary = rules.decision is None or rules.decision.coding == "binary"
         if values is None:
             if pair.mask is None:
                 self.seen.add("bare", str(pair.photo))
@@ -531,7 +558,7 @@ class _Story:
             self.seen.add("turned", str(pair.photo))
         if binary and marks:
             large, share = values.large, values.share
-            if not _is_read(one, rules.decision):
+            if not _is_read(one, rules):
                 areas = part_areas(marks[0], one.size)
                 large = int((areas >= LARGE_PART * areas.sum()).sum())
                 share = float(areas.sum()) / (one.size[0] * one.size[1])

@@ -54,7 +54,7 @@ class Ray:
         while True:
             if time.monotonic() - asked > 5:  # a cluster grows and shrinks
                 pace.workers, asked = self._cpus(), time.monotonic()
-            while len(under_way) < WINDOW * pace.workers:
+            while len(under_way) < pace.pieces(WINDOW):
                 taken = some.take(pace.items(some.left))
                 if not taken:
                     break

@@ -34,6 +34,8 @@ AHEAD = 2
 DEATHS = 3
 """A piece of work at which so many worker processes died is given up."""
 
+_PIPE_BYTES = 1 << 20  # as much as Linux lets anybody have
+
 _SWITCHING_S = 0.0005
 """A thread that waits for the interpreter gets it after so long."""
 
@@ -122,7 +124,7 @@ class Crew:
         under_way: deque[_Piece] = deque()
         try:
             while True:
-                while len(under_way) < WINDOW * (self._workers + 1):
+                while len(under_way) < pace.pieces(WINDOW):
                     taken = items.take(pace.items(items.left))
                     if not taken:
                         break
@@ -249,6 +251,8 @@ class Crew:
             except OSError:
                 return None
             self._processes.add(process)
+        for pipe in (process.stdin, process.stdout):
+            _widen(_pipe(pipe))
         try:
             send(_pipe(process.stdin), self._code)
             while not (line := _pipe(process.stdout).readline()).endswith(HELLO):  # what sitecustomize has to say
@@ -279,6 +283,14 @@ class Crew:
             return f"was killed ({signal.Signals(-code).name})"
         except ValueError:
             return f"was killed (signal {-code})"
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Make a pipe hold a whole piece, where the system can: else both ends wait for each other many times."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -25,7 +25,7 @@ GROWTH = 4
 MOST_BYTES = {"here": 250_000, "ray": 4_000_000}
 """A piece's items, and its results, are kept near or below so many bytes; a few pieces per worker are in memory."""
 
-LEAST_S = 0.002
+LEAST_S = {"here": 0.002, "ray": 0.02}
 """The last pieces are smaller, so that all workers end together; but not so small that sending them takes longer."""
 
 
@@ -57,7 +57,7 @@ class Pace:
     """
 
     def __init__(self, where: Literal["here", "ray"], workers: int = 1) -> None:
-        self.piece_s, self.most_bytes = PIECE_S[where], MOST_BYTES[where]
+        self.piece_s, self.least_s, self.most_bytes = PIECE_S[where], LEAST_S[where], MOST_BYTES[where]
         self.workers = workers
         self.item_s: float | None = None
         self.item_bytes = 0.0
@@ -72,13 +72,18 @@ class Pace:
         self.item_bytes = max(self.item_bytes * 0.9, size / count)
         self.most = min(max(self.most, GROWTH * count), MOST_ITEMS)
 
+    def pieces(self, window: int) -> int:
+        """Return how many pieces shall be under way: few while they grow, since those are too small."""
+        growing = self.item_s is None or self.most * self.item_s < self.piece_s
+        return self.workers + 1 if growing and self.most < MOST_ITEMS else window * self.workers
+
     def items(self, left: int = -1) -> int:
         """Return how many items the next piece should have, if so many are left (-1: not known)."""
         if self.item_s is None:
             return 1
         count = min(self.piece_s / self.item_s, self.most_bytes / max(self.item_bytes, 1), self.most)
         if left >= 0 and self.workers > 1:
-            count = min(count, max(left / (2 * self.workers), LEAST_S / self.item_s))
+            count = min(count, max(left / (2 * self.workers), self.least_s / self.item_s))
         return int(max(1, count))
 
 
