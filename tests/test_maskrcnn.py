@@ -44,3 +44,28 @@ def test_scores_count_how_sure_the_masks_are(network: torch.nn.Module, monkeypat
     assert torch.equal(found["scores"], wanted.values[: len(kept)])
     for name in ("boxes", "labels", "masks", "windows"):
         assert torch.equal(found[name], plain[name][kept])
+
+
+@torch.inference_mode()
+def test_finer_masks_take_the_same_weights_and_find_the_same_boxes(network: torch.nn.Module) -> None:
+    finer = ARCHITECTURES["maskrcnn-nano"](SIZES | {"mask_side": 56}, "none").eval()
+    finer.load_state_dict(network.state_dict())
+    usual, fine = (n.detect(photo(), [(HEIGHT, WIDTH)], 0.02)[0] for n in (network, finer))
+    assert usual["masks"].shape[1:] == (28, 28)
+    assert fine["masks"].shape[1:] == (56, 56)
+    # The order may differ, since it depends on the masks.
+    assert torch.equal(*(found["boxes"][found["boxes"][:, 0].argsort(stable=True)][:5, 0] for found in (usual, fine)))
+    nothing = finer.detect(photo(), [(HEIGHT, WIDTH)], 0.9999)[0]["masks"]
+    assert nothing.shape == (0, 56, 56)
+
+
+def test_finer_masks_are_learned() -> None:
+    torch.manual_seed(0)
+    finer = ARCHITECTURES["maskrcnn-nano"](SIZES | {"mask_side": 56}, "none").train()
+    masks = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8)
+    masks[0, 8:56, 16:80] = 1
+    target = {"boxes": torch.tensor([[16.0, 8.0, 80.0, 56.0]]), "labels": torch.tensor([1]), "masks": masks}
+    loss = finer.losses(photo(), [target])["mask"]
+    loss.backward()
+    assert 0 < float(loss.detach()) < 5
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in finer.mask_head.parameters())

@@ -287,6 +287,22 @@ def test_anchors_grow_with_the_objects(scale):
     assert finest(scale) <= finest(1.0)
 
 
+@pytest.mark.parametrize(
+    ("share", "side", "cells", "cell"),
+    [(0.15, 416, 28, "2.5"), (0.26, 384, 28, "3.9"), (0.28, 384, 56, "4.2"), (0.63, 320, 56, "7.9")],
+)
+def test_masks_are_finer_where_their_cells_would_be_coarser_than_the_finest_map(share, side, cells, cell):
+    made = planned(split_of(side_share=spread(*[share] * 5)), side=side)
+    assert made.mask_side == cells
+    assert f"would be {cell} pixels" in made.reasons["mask_side"].why
+    assert f"mask_side            {cells} " in made.table()
+
+
+def test_masks_are_of_the_usual_size_where_no_object_or_another_network_says_so():
+    assert planned(split_of(side_share=False)).mask_side == 28
+    assert planned(split_of(side_share=spread(*[0.6] * 5)), architecture="maskrcnn-r50-fpn").mask_side == 28
+
+
 def test_room_for_detections_follows_the_fullest_photo_of_any_split():
     assert planned(split_of(most=10)).detections_per_photo == 100
     crowded = planned(split_of(most=10), splits={"val": split_of(most=401)})

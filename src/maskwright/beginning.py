@@ -49,6 +49,7 @@ def new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> R
         "categories": len(truth.categories),
         "anchor_sizes": made.anchor_sizes,
         "detections_per_photo": made.detections_per_photo,
+        **({"mask_side": made.mask_side} if made.mask_side != 28 else {}),
         **beginning(architecture, made.settings.backbone, made.settings.weights or "imagenet"),
     }
     return Run(

@@ -39,6 +39,9 @@ ORIGIN_WARMUP = 500
 ORIGIN_SIDES = (800, 1333)  # shorter, longer
 ORIGIN_ANCHORS = ((32,), (64,), (128,), (256,), (512,))
 TIMM_RATE = 1e-4  # AdamW's, for a batch of 16: what ConvNeXt and Swin are fine-tuned with as detectors
+USUAL_MASK_SIDE = 28  # Mask R-CNN's
+MASK_WINDOW = 1.1  # maskrcnn-nano's masks are of a window so much larger than the box
+FINEST_STRIDE = 4  # pixels of the input per cell of the finest map that masks are cut from
 PREFLIGHT_SHARE = 0.1  # of the training that its pre-flight may take
 PREFLIGHT_LEAST_S = 20.0  # what two photos take to be learned on one core; less proves little
 PREFLIGHT_MOST_S = 60.0
@@ -92,6 +95,7 @@ class Plan(_Frozen):
         anchor_sizes: Side of the anchors in pixels of the input, per pyramid level (the last four or all of the strides
             4, 8, 16, 32, 64).
         detections_per_photo: At most so many objects are found in a photo.
+        mask_side: Cells of a predicted mask per side.
         categories: Names, in order of label 1..C.
         photos: Photos to train on.
         steps_per_epoch: Photos x repeats / batch size.
@@ -109,7 +113,9 @@ class Plan(_Frozen):
     steps_per_epoch: float
     cache_mb: int
     reasons: dict[str, Reason]
-    preflight_s: float = 0.0  # plans of older runs have none, and a run that goes on needs none
+    # Plans of older runs have neither: a run that goes on needs no pre-flight, and its masks are of the usual size.
+    preflight_s: float = 0.0
+    mask_side: int = USUAL_MASK_SIDE
 
     @property
     def steps(self) -> int | None:
@@ -125,6 +131,7 @@ class Plan(_Frozen):
             "canvas": f"{self.canvas[1]} x {self.canvas[0]}",
             "anchor_sizes": " ".join(",".join(str(s) for s in level) for level in self.anchor_sizes),
             "detections_per_photo": self.detections_per_photo,
+            "mask_side": self.mask_side,
             "categories": ", ".join(self.categories),
             "photos": self.photos,
             "steps_per_epoch": f"{self.steps_per_epoch:g}",
@@ -275,6 +282,7 @@ class _Planner:
             canvas=canvas,
             anchor_sizes=anchors,
             detections_per_photo=room,
+            mask_side=self._mask_side(side),
             categories=names,
             photos=train.photos,
             steps_per_epoch=round(per_epoch, 4),
@@ -513,6 +521,21 @@ class _Planner:
         finest = min(max(math.sqrt(low * high) / 2**1.5, 16.0), 48.0)
         self._note("anchor_sizes", f"boxes are {low:.0f} to {high:.0f} pixels at side {side}")
         return tuple((round(finest * 2**level),) for level in range(4))
+
+    def _mask_side(self, side: int) -> int:
+        share = self.train.box_side_share
+        usual = USUAL_MASK_SIDE
+        if self.stock or share is None:
+            self._note("mask_side", "the origin's" if self.stock else "no object to measure", "default")
+            return usual
+        # Fewer cells than the finest map has in a box throw away what it knows about edges; more add nothing to it.
+        cell = MASK_WINDOW * share.p50 * side / usual
+        large = cell > FINEST_STRIDE
+        self._note(
+            "mask_side",
+            f"a cell of {usual} would be {cell:.1f} pixels of the middle object's; the finest map has {FINEST_STRIDE}",
+        )
+        return 2 * usual if large else usual
 
     def _detections(self) -> int:
         most = max((s.most_objects for s in self.facts.splits.values()), default=0)

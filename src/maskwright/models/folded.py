@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-
 AGAIN = frozenset({"layer2"})
-"""Stages whose blocks are computed again on the way back: with the largest maps of those that are trained, they would hold
-most of the memory, and are an eighth of the work."""
+"""Stages whose blocks are computed again on the way back.
+
+With the largest maps of those that are trained they would hold most of the memory, and are an eighth of the work.
+"""
 
 
 def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:

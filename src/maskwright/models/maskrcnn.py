@@ -64,6 +64,7 @@ class MaskRCNNSpec:
         mask_channels: Width of the mask head.
         mask_layers: Its 3x3 convolutions.
         fine_channels: Width of the finest map, which only the mask head reads.
+        mask_side: Cells of a mask per side; at least 28.
         rois_per_photo: Boxes per photo that the box head learns from in each step, at most.
         mask_rois_per_photo: Boxes per photo that the mask head learns from in each step, at most.
         detections_per_photo: At most so many objects are returned.
@@ -78,6 +79,7 @@ class MaskRCNNSpec:
     mask_channels: int = 64
     mask_layers: int = 3
     fine_channels: int = 32
+    mask_side: int = 28
     rois_per_photo: int = 64
     mask_rois_per_photo: int = 16
     detections_per_photo: int = 100
@@ -125,10 +127,11 @@ class ProposalHead(RPNHead):  # type: ignore[misc]
 
 
 class MaskHead(nn.Module):
-    """Predict one mask per box, 28x28, from coarse features that know the object and fine ones that know its edges.
+    """Predict one mask per box from coarse features that know the object and fine ones that know its edges.
 
     The coarse branch sees 14x14 features through 3x3 convolutions, as in Mask R-CNN. A handle three pixels wide falls
-    between its cells, so its result, at twice the resolution, is put beside 28x28 features of the finest map.
+    between its cells, so its result, at twice the resolution, is put beside features of the finest map, of which there
+    are 28x28, or more where boxes are large. The weights are the same for any number.
     """
 
     def __init__(self, channels: int, width: int, layers: int, fine: int) -> None:
@@ -153,8 +156,11 @@ class MaskHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.logit.bias))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Map `(R, C, 14, 14)` and `(R, F + 1, 28, 28)`, the last channel a first guess, to logits `(R, 28, 28)`."""
-        merged = self.merge(torch.cat([self.coarse(coarse), fine], 1))
+        """Map `(R, C, 14, 14)` and `(R, F + 1, S, S)`, the last channel a first guess, to logits `(R, S, S)`."""
+        known = self.coarse(coarse)
+        if known.shape[-2:] != fine.shape[-2:]:
+            known = functional.interpolate(known, size=fine.shape[-2:], mode="bilinear")
+        merged = self.merge(torch.cat([known, fine], 1))
         return cast(Tensor, self.logit(merged)[:, 0].float() + fine[:, -1])
 
 
@@ -337,7 +343,7 @@ class MaskRCNN(nn.Module):
     def _mask_logits(self, features: dict[str, Tensor], windows: list[Tensor]) -> Tensor:
         coarse = pool_rois(features, MASK_STRIDES, windows, MASK_ROI, cells=MASK_CELLS)
         # Cells of the finer grid are about as large as those of the map: one sample each is enough.
-        fine = pool_rois(features, (4,), windows, 2 * MASK_ROI, cells=1.0, sampling=1)
+        fine = pool_rois(features, (4,), windows, self.spec.mask_side, cells=1.0, sampling=1)
         return cast(Tensor, self.mask_head(coarse, fine))
 
     def _mask_sums(
@@ -410,7 +416,7 @@ class MaskRCNN(nn.Module):
         if sum(len(w) for w in windows):
             probabilities = self._mask_logits(features, windows).float().sigmoid()
         else:
-            probabilities = images.new_zeros((0, 2 * MASK_ROI, 2 * MASK_ROI))
+            probabilities = images.new_zeros((0, self.spec.mask_side, self.spec.mask_side))
         for result, window, mask in zip(
             results, windows, torch.split(probabilities, [len(w) for w in windows]), strict=True
         ):
