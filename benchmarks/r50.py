@@ -11,7 +11,8 @@ boxes is seeded alike, so that in 32 bits both see the same boxes.
 
 Memory: the same step with 100 objects a photo, each network in a process of its own; the peak of its resident memory.
 torchvision is given targets as its data loading makes them (uint8 masks of the photo's size), ours as our loader does
-(crops). Libraries alone are 700 MB of either. The C library handles memory as it does by default.
+(crops). Libraries alone are 700 MB of either. The C library handles memory as training here tells it to for ours, and
+as it does by default for torchvision, whose scripts do not tell it anything.
 
 Inference: a photo of 12 megapixels, decoded already, until the RLE of 50 objects at its size is in hand. Random
 networks find no objects, so both have the score limit taken away and keep 50; ours by `detect_photo`, torchvision's by
@@ -46,7 +47,7 @@ from machine import describe
 from maskwright import pixels
 from maskwright.crops import pack
 from maskwright.detections import detect_photo
-from maskwright.memory import keep_freed_memory
+from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.models import ARCHITECTURES
 from maskwright.train import LOSSES, this_machine
 
@@ -312,6 +313,8 @@ def main() -> None:
     parser.add_argument("--alone", choices=["torchvision", "32", "bf16"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
+        if options.job == "memory" and options.alone != "torchvision":
+            keep_freed_memory(LARGE)  # as training does for these networks; torchvision's scripts leave it alone
         report_alone(options.job, options.alone)
         return
     keep_freed_memory()

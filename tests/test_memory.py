@@ -13,6 +13,8 @@ import numpy as np
 from maskwright.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
+if sys.argv[1] == "small":
+    keep_freed_memory(1_000_000)
 def work():
     for _ in range(50):
         np.ones(4_000_000, dtype=np.uint8)
@@ -31,6 +33,11 @@ def faults(how):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
 def test_the_kernel_is_not_asked_again():
     assert faults("keep") < 0.1 * faults("leave") + 100
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
+def test_larger_pieces_can_be_given_back():
+    assert faults("small") > 50 * 4_000_000 / 4096 * 0.9  # each page of each piece, on pages of 4 KB
 
 
 def test_elsewhere_nothing_is_done(monkeypatch):

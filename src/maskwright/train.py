@@ -35,7 +35,7 @@ from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.files import refuse_existing, refuse_input, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar
-from maskwright.memory import keep_freed_memory
+from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan, stored
 from maskwright.preflight import preflight, usable
@@ -187,6 +187,13 @@ def _ray_worker(
     return cast(Run, train(data, out, overwrite=overwrite, resume=resume, say=say, **settings))
 
 
+def _keep_memory(made: Plan) -> None:
+    if made.settings.architecture == "maskrcnn-nano":
+        keep_freed_memory()
+    else:
+        keep_freed_memory(LARGE)
+
+
 def _preflight(
     data: Path, run: Run, made: Plan, machine: Machine, tell: Callable[[str], None]
 ) -> dict[str, Any] | None:
@@ -197,7 +204,7 @@ def _preflight(
     if not made.settings.preflight:
         usable(truth, made, tell)  # costs nothing
         return None
-    keep_freed_memory()
+    _keep_memory(made)
     val = Dataset.read_split(data, "val")
     photos = len(val.images) if val is not None and len(val) else 0
     return preflight(run, made, machine, truth, photos, partial(optimiser_for, made.settings), LOSSES, tell).json()
@@ -239,7 +246,7 @@ class _Training:
     def go(self, resume: bool, began: float) -> Run:
         """Train to the end of the budget, which runs from `began` (of `time.time()`) on."""
         self.started = time.perf_counter() - max(time.time() - began, 0.0)
-        keep_freed_memory()
+        _keep_memory(self.plan)
         self._begin(resume)
         at, settings = self.at, self.settings
         saved_at = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork
@@ -87,6 +88,19 @@ class Deltas(BoxCoder):  # type: ignore[misc]
         return found
 
 
+class FrugalHead(ProposalHead):
+    """A proposal head whose inner maps, as large as the pyramid, are computed again on the way back."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Map features per level to objectness and deltas."""
+        look = super().forward
+        if not torch.is_grad_enabled():
+            return look(x)
+        # One level at a time, so that only one is held.
+        levels = [checkpoint(look, [level], use_reentrant=False) for level in x]
+        return [objectness[0] for objectness, _ in levels], [deltas[0] for _, deltas in levels]
+
+
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
     """torchvision's region proposal network under a convention.
 
@@ -101,7 +115,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
     def __init__(self, channels: int, anchors: Anchors, depth: int, most: int, how: Conventions) -> None:
         super().__init__(
             anchors,
-            ProposalHead(channels, anchors.num_anchors_per_location()[0], conv_depth=depth),
+            FrugalHead(channels, anchors.num_anchors_per_location()[0], conv_depth=depth),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,

@@ -17,11 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-AGAIN = frozenset({"layer2"})
-"""Stages whose blocks are computed again on the way back.
-
-With the largest maps of those that are trained they would hold most of the memory, and are an eighth of the work.
-"""
+AGAIN = frozenset({"layer2", "layer3", "layer4"})
+"""Stages whose blocks are computed again on the way back: what lies inside them would hold most of the memory."""
 
 
 def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:

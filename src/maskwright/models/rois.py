@@ -140,6 +140,10 @@ def pool_level(
     return pooled if len(order) == 1 else pooled[torch.cat(order).argsort()]
 
 
+MOST_CELLS = 1 << 23
+"""Values of a map's gradient that are summed up at a time, at most: 32 MB."""
+
+
 class _Bags(torch.autograd.Function):
     """Weighted sums of cells of a map: an embedding bag in 32 bits, of which no table is kept for the way back."""
 
@@ -156,10 +160,17 @@ class _Bags(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cells, offsets, weights, *bags = ctx.saved_tensors
         photos, channels, height, width = ctx.shape
-        table = torch.ops.aten._embedding_bag_backward(
-            grad.contiguous(), cells, offsets, *bags, photos * height * width, False, 0, False, weights
-        )
-        return table.view(photos, height, width, channels).permute(0, 3, 1, 2).to(ctx.dtype), None, None, None
+        rows = photos * height * width
+        found = grad.new_empty((photos, height, width, channels), dtype=ctx.dtype)
+        # Some channels at a time: the sums are made in 32 bits, and the table of a large map is a hundred megabytes.
+        step = max(MOST_CELLS // rows, 1)
+        for part, goal in zip(grad.split(step, 1), found.view(rows, channels).split(step, 1), strict=True):
+            goal.copy_(
+                torch.ops.aten._embedding_bag_backward(
+                    part.contiguous(), cells, offsets, *bags, rows, False, 0, False, weights
+                )
+            )
+        return found.permute(0, 3, 1, 2), None, None, None
 
 
 def taps(low: Tensor, size: Tensor, length: int, side: int, sampling: int) -> tuple[Tensor, Tensor]:
