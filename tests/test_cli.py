@@ -15,6 +15,7 @@ from maskwright.errors import UserError
 
 VERBS = (
     "check",
+    "compose",
     "demo",
     "evaluate",
     "import-weights",
@@ -29,6 +30,7 @@ VERBS = (
 FUNCTIONS = {verb: "settings_from" if verb == "settings" else verb.replace("-", "_") for verb in VERBS}
 MODELS = {
     "check": settings.CheckSettings,
+    "compose": settings.ComposeSettings,
     "demo": settings.DemoSettings,
     "evaluate": settings.EvaluateSettings,
     "import-weights": settings.ImportSettings,
@@ -40,6 +42,7 @@ MODELS = {
 }
 POSITIONALS = {
     "check": ["DATA"],
+    "compose": ["DATA", "B", "-o", "O"],
     "demo": ["-o", "O"],
     "evaluate": ["T", "D"],
     "import-weights": ["F", "-o", "O"],
@@ -181,7 +184,8 @@ MISTAKES = {
     "trian": """\
 there is no such verb
   trian; did you mean 'train'?
-fix: the verbs are check, demo, evaluate, import-weights, make, masks, predict, prepare, report, settings, train
+fix: the verbs are check, compose, demo, evaluate, import-weights, make, masks, predict, prepare, report, settings,\
+ train
 """,
     "train DATA": """\
 something is missing from the command

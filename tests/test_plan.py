@@ -164,6 +164,7 @@ EVERY_SETTING = {
     "turn": True,
     "scale_jitter": 1.0,
     "colour_jitter": 0.1,
+    "copy_paste": 0.3,
     "precision": "bf16",
     "workers": 9,
     "preflight": True,

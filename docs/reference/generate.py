@@ -19,6 +19,7 @@ ORDER = (
     "make",
     "prepare",
     "check",
+    "compose",
     "train",
     "predict",
     "evaluate",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maskwright.check import Facts as Facts
     from maskwright.check import check as check
+    from maskwright.compose import compose as compose
     from maskwright.dataset import Annotation as Annotation
     from maskwright.dataset import Category as Category
     from maskwright.dataset import Dataset as Dataset
@@ -49,6 +50,7 @@ _HOMES = {
     "Problem": "errors",
     "UserError": "errors",
     "check": "check",
+    "compose": "compose",
     "demo": "demo",
     "evaluate": "evaluate",
     "import_weights": "import_weights",
@@ -74,6 +76,7 @@ __all__ = [  # noqa: RUF022  (types first, then verbs)
     "Problem",
     "UserError",
     "check",
+    "compose",
     "demo",
     "evaluate",
     "import_weights",

@@ -22,6 +22,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from maskwright import pixels
+from maskwright.canvas import Cached, Placed, over_photo, paste, place, warp
 from maskwright.crops import pack
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
@@ -43,9 +44,6 @@ UNREADABLE_SHARE = 0.05
 DECODED = 2
 """A large JPEG is decoded at a reduced scale, with at least so many times the pixels of the side that is wanted."""
 
-LEAST_PIXELS = 12
-"""An object with fewer pixels on the network's canvas is left out: background to the network."""
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -57,6 +55,7 @@ class Augmentation:
         tilt_degrees: The few degrees.
         scale_jitter: Zoom in or out by up to this factor, evenly on a log scale.
         colour_jitter: 0..1, strength of random brightness, contrast and saturation; at 0.5 a tenth become grey.
+        copy_paste: 0..1, share of the photos over which objects of another photo are pasted.
     """
 
     flip: bool = True
@@ -64,6 +63,7 @@ class Augmentation:
     tilt_degrees: float = 8.0
     scale_jitter: float = 1.5
     colour_jitter: float = 0.4
+    copy_paste: float = 0.0
 
     @staticmethod
     def of(settings: TrainSettings) -> Augmentation:
@@ -74,6 +74,7 @@ class Augmentation:
             tilt_degrees=8.0 if settings.short_side is None else 0.0,
             scale_jitter=cast(float, settings.scale_jitter),
             colour_jitter=cast(float, settings.colour_jitter),
+            copy_paste=settings.copy_paste or 0.0,  # plans of older runs have none
         )
 
 
@@ -90,7 +91,7 @@ class Sample:
         labels: `(N,)` int64, 1..C.
         masks: `(N, H, W)` uint8 0/1.
         photo: Position in `Dataset.images`.
-        objects: `(N,)` positions of the objects in the dataset's columns.
+        objects: `(N,)` positions of the objects in the dataset's columns; pasted ones, of another photo, come last.
         seed: Of the random choices that the network makes about it.
     """
 
@@ -124,17 +125,6 @@ class Batch:
 
 class UnreadablePhotoError(UserError):
     """A photo cannot be read."""
-
-
-@dataclass(frozen=True)
-class _Cached:
-    """A decoded photo at working size, and its objects' masks as crops (uint8 0/255) with their upper left corners."""
-
-    image: PillowImage.Image
-    crops: tuple[tuple[int, int, PillowImage.Image], ...]
-    labels: tuple[int, ...]
-    objects: tuple[int, ...]
-    areas: tuple[int, ...]
 
 
 class Photos:
@@ -177,9 +167,11 @@ class Photos:
         self.room_to_zoom = min(augmentation.scale_jitter, 1.25)
         self.cache_side = round((max(canvas) if sides is None else sides[1]) * self.room_to_zoom)
         self.room = int(memory_mb * 1e6 / (self.cache_side**2 * 3))
-        self.cache: dict[int, _Cached] = {}
+        self.cache: dict[int, Cached] = {}
         self.left_out: set[int] = set()
         self.unreadable: dict[int, str] = {}
+        solid = ~dataset.crowd & dataset.has_mask
+        self.givers = np.unique(dataset.image_index[solid]) if augmentation.copy_paste else np.zeros(0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.dataset.images)
@@ -191,7 +183,7 @@ class Photos:
             for index, item in zip(chosen, pool.map(self._decode, chosen), strict=True):
                 self.cache[index] = item
 
-    def _decode(self, index: int) -> _Cached:
+    def _decode(self, index: int) -> Cached:
         image = self.dataset.images[index]
         path = self.dataset.photo_path(image)
         try:
@@ -237,7 +229,7 @@ class Photos:
             labels.append(self.label_of[int(self.dataset.category_ids[k])])
             objects.append(k)
             areas.append(int((mask >= 128).sum()))
-        return _Cached(picture, tuple(crops), tuple(labels), tuple(objects), tuple(areas))
+        return Cached(picture, tuple(crops), tuple(labels), tuple(objects), tuple(areas))
 
     def sample(self, index: int, step: int, slot: int, quarter: int = 0) -> Sample:
         """Make the sample that stands at `slot` of `step`.
@@ -259,37 +251,84 @@ class Photos:
             height, width = (-(-v // MULTIPLE) * MULTIPLE for v in inner)
         forward = self._map(cached, inner, quarter, rng)
         backward: NDArray[np.float64] = np.linalg.inv(forward).astype(np.float64)
-        image = np.asarray(_warp(cached.image, backward, (0, 0), (height, width), fill))
+        image = np.asarray(warp(cached.image, backward, (0, 0), (height, width), fill))
+        placed = place(cached, forward, backward, (height, width))
+        if self.augmentation.copy_paste:
+            # A generator of its own, so that what else is random about the sample stays as it is.
+            other = np.random.default_rng((self.seed, step, slot, 10**6 + 1))
+            there = lambda one: over_photo(one, cached, backward)  # noqa: E731
+            image, placed = self._paste(image, placed, index, inner, quarter, there, other)
         image = _jitter_colour(image, self.augmentation.colour_jitter, rng)
-        masks, boxes, labels, objects = [], [], [], []
-        zoom = abs(float(np.linalg.det(forward[:2, :2])))
-        for (left, top, crop), label, k, area in zip(
-            cached.crops, cached.labels, cached.objects, cached.areas, strict=True
-        ):
-            found = _warp_crop(crop, left, top, forward, backward, (height, width))
-            # A sliver at the border is not the object any more; what is left out is background to the network.
-            if found is None or found[1].sum() < max(float(LEAST_PIXELS), 0.08 * area * zoom):
-                continue
-            (x1, y1), part = found
-            full = np.zeros((height, width), dtype=np.uint8)
-            full[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]] = part
-            ys, xs = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-            boxes.append((x1 + xs[0], y1 + ys[0], x1 + xs[-1] + 1, y1 + ys[-1] + 1))
-            masks.append(full)
-            labels.append(label)
-            objects.append(k)
+        boxes, masks = np.zeros((len(placed), 4), dtype=np.float32), np.zeros((len(placed), height, width), np.uint8)
+        for box, mask, one in zip(boxes, masks, placed, strict=True):
+            one.window(mask)[:] = one.part
+            box[:] = one.box()
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            boxes=torch.tensor(np.array(boxes, dtype=np.float32).reshape(-1, 4)),
-            labels=torch.tensor(labels, dtype=torch.int64),
-            masks=torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
+            boxes=torch.from_numpy(boxes),
+            labels=torch.tensor([one.label for one in placed], dtype=torch.int64),
+            masks=torch.from_numpy(masks),
             photo=index,
-            objects=tuple(objects),
+            objects=tuple(one.object for one in placed),
             seed=int(np.random.SeedSequence((self.seed, step, slot, 10**6)).generate_state(1, np.uint64)[0] >> 1),
         )
 
+    def _paste(
+        self,
+        image: NDArray[np.uint8],
+        placed: list[Placed],
+        index: int,
+        inner: tuple[int, int],
+        quarter: int,
+        there: Callable[[Placed], bool],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], list[Placed]]:
+        """Paste objects of another photo over a sample, as often as is wanted (Ghiasi et al. 2021, Simple Copy-Paste).
+
+        The other photo goes through a map of its own, mirror and zoom included, and some of its objects stay where they
+        come to lie, if they are `there`. What they cover, the objects beneath them lose.
+        """
+        givers = self.givers[self.givers != index]
+        if rng.random() >= self.augmentation.copy_paste or not len(givers):
+            return image, placed
+        giver = int(givers[rng.integers(len(givers))])
+        cached = None if giver in self.left_out else self._other(giver)
+        if cached is None:
+            return image, placed
+        forward = self._map(cached, inner, quarter, rng)
+        backward = np.linalg.inv(forward).astype(np.float64)
+        found = [one for one in place(cached, forward, backward, inner) if there(one)]
+        chosen = rng.random(len(found)) < 0.5
+        if len(found) and not chosen.any():
+            chosen[rng.integers(len(found))] = True
+        pasted = [one for one, wanted in zip(found, chosen.tolist(), strict=True) if wanted]
+        return paste(image, placed, pasted, cached, backward)
+
+    def _other(self, index: int) -> Cached | None:
+        """Return a photo to take objects from; `None` if it proves unreadable, which is counted."""
+        try:
+            return self.cache.get(index) or self._decode(index)
+        except UnreadablePhotoError as error:
+            self.leave_out(index, error)
+            return None
+
+    def leave_out(self, index: int, error: UnreadablePhotoError) -> None:
+        """Take note of a photo that cannot be read.
+
+        Raises:
+            UserError: If more than `UNREADABLE_SHARE` of the photos cannot be read, naming them.
+        """
+        self.left_out.add(index)
+        self.unreadable[index] = error.problems[0].where[0]
+        if len(self.unreadable) > max(1, UNREADABLE_SHARE * len(self)):
+            raise UserError(
+                f"too many photos cannot be read: {len(self.unreadable)} of {len(self)}",
+                list(self.unreadable.values()),
+                "give them back (is a disk or a network folder gone?) and go on: --resume",
+            ) from None
+
     def _map(
-        self, cached: _Cached, canvas: tuple[int, int], quarter: int, rng: np.random.Generator
+        self, cached: Cached, canvas: tuple[int, int], quarter: int, rng: np.random.Generator
     ) -> NDArray[np.float64]:
         """Return the 3x3 map from points of the cached photo to points of the canvas."""
         how = self.augmentation
@@ -321,54 +360,6 @@ class Photos:
         seen = linear @ anchor + place
         place += np.clip(seen, 0.1 * middle, 1.9 * middle) - seen
         return np.vstack([np.column_stack([linear, place]), [0.0, 0.0, 1.0]])
-
-
-def _warp(
-    picture: PillowImage.Image,
-    backward: NDArray[np.float64],
-    offset: tuple[int, int],
-    size: tuple[int, int],
-    fill: tuple[int, ...] | int,
-) -> PillowImage.Image:
-    """Resample a picture: canvas pixel `(x, y) + offset` takes the colour at `backward` of it."""
-    shifted = backward @ np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]], [0.0, 0.0, 1.0]])
-    return picture.transform(
-        (size[1], size[0]),
-        PillowImage.Transform.AFFINE,
-        tuple(shifted[:2].ravel()),
-        PillowImage.Resampling.BILINEAR,
-        fillcolor=fill,
-    )
-
-
-def _warp_crop(
-    crop: PillowImage.Image,
-    left: int,
-    top: int,
-    forward: NDArray[np.float64],
-    backward: NDArray[np.float64],
-    canvas: tuple[int, int],
-) -> tuple[tuple[int, int], NDArray[np.uint8]] | None:
-    """Return where an object's mask lands on the canvas: upper left corner and pixels 0/1; `None` if nowhere."""
-    corners = np.array(
-        [
-            [left, left + crop.width, left, left + crop.width],
-            [top, top, top + crop.height, top + crop.height],
-            [1, 1, 1, 1],
-        ],
-        dtype=np.float64,
-    )
-    points = (forward @ corners)[:2]
-    x1, y1 = (int(v) for v in np.floor(points.min(1)).clip(0))
-    x2, y2 = min(int(np.ceil(points[0].max())), canvas[1]), min(int(np.ceil(points[1].max())), canvas[0])
-    if x2 <= x1 or y2 <= y1:
-        return None
-    # The margin lets bilinear resampling fade to zero at the crop's edge instead of stopping there.
-    padded = PillowImage.new("L", (crop.width + 2, crop.height + 2))
-    padded.paste(crop, (1, 1))
-    local = np.array([[1.0, 0.0, 1.0 - left], [0.0, 1.0, 1.0 - top], [0.0, 0.0, 1.0]]) @ backward
-    part = np.asarray(_warp(padded, local, (x1, y1), (y2 - y1, x2 - x1), 0)) >= 128
-    return ((x1, y1), part.astype(np.uint8)) if part.any() else None
 
 
 def _jitter_colour(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -471,14 +462,7 @@ def _readable(photos: Photos, index: int, step: int, slot: int, quarter: int) ->
             try:
                 return photos.sample(index, step, slot, quarter)
             except UnreadablePhotoError as error:
-                photos.left_out.add(index)
-                photos.unreadable[index] = error.problems[0].where[0]
-                if len(photos.unreadable) > max(1, UNREADABLE_SHARE * len(photos)):
-                    raise UserError(
-                        f"too many photos cannot be read: {len(photos.unreadable)} of {len(photos)}",
-                        list(photos.unreadable.values()),
-                        "give them back (is a disk or a network folder gone?) and go on: --resume",
-                    ) from None
+                photos.leave_out(index, error)
         index = (index + 1) % len(photos)
     raise UserError(
         "no photo is left to train on: all are left out", [str(photos.dataset.folder)], "look at the photos"

@@ -23,6 +23,7 @@ from maskwright import __version__
 from maskwright.errors import UserError, nearest
 from maskwright.settings import (
     CheckSettings,
+    ComposeSettings,
     DemoSettings,
     EvaluateSettings,
     ImportSettings,
@@ -192,6 +193,31 @@ def check(
     from maskwright.check import check
 
     check(data, html=html, fix=fix, overwrite=overwrite, say=_say, **settings)
+
+
+@_verb("DATA BACKGROUNDS -o OUT [options]", ComposeSettings)
+def compose(
+    data: Path,
+    backgrounds: Path,
+    /,
+    *,
+    output: OutputFolder,
+    overwrite: Overwrite = False,
+    **settings: Any,
+) -> None:
+    """Paste the objects of a dataset over backgrounds: more pictures to train on, with exact masks.
+
+    The same seed gives the same pictures.
+
+    Example: maskwright compose DATA BACKGROUNDS -o MORE --with-originals
+
+    Args:
+        data: A folder that prepare made; the objects of its train split are pasted.
+        backgrounds: A folder of photos that show none of the objects.
+    """
+    from maskwright.compose import compose
+
+    compose(data, backgrounds, output, overwrite=overwrite, say=_say, progress=sys.stderr.isatty(), **settings)
 
 
 @_verb("DATA -o RUN [options]", TrainSettings)

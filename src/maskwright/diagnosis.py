@@ -102,7 +102,8 @@ class Watch:
         sides = (truth.boxes[of, 2:] - truth.boxes[of, :2])[own]
         scaled = sides * min(width / image.width, height / image.height)
         self.objects += len(sides)
-        self.lost += max(len(sides) - len(kept), 0)
+        seen = sum(of.start <= k < of.stop for k in kept)  # pasted objects are another photo's
+        self.lost += max(len(sides) - seen, 0)
         self.thin += int((scaled < THIN_PX).any(1).sum())
         self.whole += int((sides >= 0.98 * np.array([image.width, image.height])).all(1).sum())
 

@@ -248,6 +248,7 @@ class _Planner:
         self._learning(batch, per_epoch)
         side, canvas = self._input()
         self.set("flip", True, "a mirrored object is still that object", default)
+        self.set("copy_paste", 0.0, "off: what it gains here is not measured yet", default)
         self._augmentation(per_epoch)
         if cpu:
             # Measured (benchmarks/layers.py, step.py): dense layers twice to four times faster, a step by a fifth.
@@ -408,7 +409,7 @@ class _Planner:
             self.set("scale_jitter", 1.0, why, "default")
             self.set("colour_jitter", 0.0, why, "default")
             return
-        self.set("turn", *self._turn())
+        self.set("turn", *turn_or_not(self.train))
         passes = self._passes(per_epoch)
         # Augmentation makes photos differ from pass to pass; where there are few passes it only makes them harder.
         strong, seen = passes >= 12, f"each photo is seen about {passes:.0f} times"
@@ -496,17 +497,6 @@ class _Planner:
         size = f"a quarter of the objects are smaller than {share.p25:.0%} of the photo's side; " if share else ""
         return side, f"{size}{low} to {high} on a {self.machine.device.upper()}, not over the photos' {largest}"
 
-    def _turn(self) -> tuple[bool, str]:
-        spread = self.train.axis_spread
-        elongation = self.train.elongation
-        if spread is None or elongation is None:
-            return False, "no object to tell directions from"
-        if elongation.p50 < 1.3:
-            return True, f"the objects are round (elongation {elongation.p50:.1f}): no direction is theirs"
-        lies = spread >= 0.6
-        text = "lie in all directions" if lies else "have a preferred direction"
-        return lies, f"the objects {text} (spread {spread:.2f} of 1)"
-
     def _anchors(self, side: int) -> tuple[tuple[int, ...], ...]:
         share = self.train.box_side_share
         if self.stock:
@@ -548,6 +538,19 @@ def _canvas(size: Sequence[int], side: int) -> tuple[int, int]:
     scale = side / max(size)
     height, width = (max(MULTIPLE, round(v * scale / MULTIPLE) * MULTIPLE) for v in size)
     return height, width
+
+
+def turn_or_not(train: SplitFacts) -> tuple[bool, str]:
+    """Return whether photos may be turned by any angle, and why."""
+    spread = train.axis_spread
+    elongation = train.elongation
+    if spread is None or elongation is None:
+        return False, "no object to tell directions from"
+    if elongation.p50 < 1.3:
+        return True, f"the objects are round (elongation {elongation.p50:.1f}): no direction is theirs"
+    lies = spread >= 0.6
+    text = "lie in all directions" if lies else "have a preferred direction"
+    return lies, f"the objects {text} (spread {spread:.2f} of 1)"
 
 
 def base_rate(architecture: str, optimiser: str, batch: int) -> float:

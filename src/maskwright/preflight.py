@@ -42,7 +42,6 @@ from torch import nn
 
 from maskwright import pixels
 from maskwright.batches import (
-    LEAST_PIXELS,
     NO_AUGMENTATION,
     Augmentation,
     Batch,
@@ -52,6 +51,7 @@ from maskwright.batches import (
     prefetch,
     sides_of,
 )
+from maskwright.canvas import LEAST_PIXELS
 from maskwright.dataset import Dataset
 from maskwright.detections import detect_photo
 from maskwright.errors import UserError

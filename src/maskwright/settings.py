@@ -166,6 +166,9 @@ class TrainSettings(Settings):
     turn: bool | None = Field(None, description="Turn photos by any angle at random.")
     scale_jitter: float | None = Field(None, ge=1, le=4, description="Zoom photos by up to this factor at random.")
     colour_jitter: float | None = Field(None, ge=0, le=1, description="Strength of random brightness and colour.")
+    copy_paste: Share | None = Field(
+        None, description="Share of photos over which objects of another photo are pasted at random."
+    )
     precision: Literal["32", "bf16", "16"] | None = Field(None, description="Arithmetic of the network.")
     workers: int | None = Field(None, ge=0, description="Threads that read photos before the first step.")
     preflight: bool | None = Field(
@@ -268,6 +271,31 @@ class EvaluateSettings(Settings):
     bootstrap: int = Field(300, ge=0, description="Resamples of the photos for the interval of segm AP; 0: none.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
     boundary: bool = Field(False, description="Score the masks' edges too: boundary AP (Cheng et al. 2021).")
+
+
+class ComposeSettings(Settings):
+    """How objects are pasted over backgrounds."""
+
+    pictures: int | None = Field(
+        None, ge=1, description="Pictures to make; as many as the train split has photos, if not given."
+    )
+    objects: int | None = Field(
+        None, ge=1, description="Objects per picture; as many as a photo of the data has, drawn for each, if not given."
+    )
+    scale_jitter: float = Field(1.25, ge=1, le=4, description="Zoom objects by up to this factor, in or out.")
+    flip: bool = Field(True, description="Mirror objects left-right at random.")
+    turn: bool | None = Field(
+        None, description="Turn objects by any angle; on if those of the data are round or lie in all directions."
+    )
+    visible: float = Field(
+        0.5, gt=0, le=1, description="Share of its pixels that an object keeps at least when others cover it."
+    )
+    with_originals: bool = Field(
+        False,
+        description="Put the data's own photos into the output too, val and test included: one folder to train on.",
+    )
+    png: bool = Field(False, description="Write pictures as PNG, without loss; JPEG if not given.")
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
 
 
 class DemoSettings(Settings):
