@@ -1,6 +1,7 @@
 """A photo and its masks stay together through every augmentation; every random choice follows from seed and step."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,6 +231,98 @@ def test_memory_that_is_not_there_changes_nothing_but_the_time(five):
     some.fill_cache(1)
     assert (len(none.cache), len(some.cache)) == (0, 5)
     assert same(none.sample(3, 0, 0), some.sample(3, 0, 0))
+
+
+# Copy and paste
+
+
+PASTE = Augmentation(flip=True, turn=False, scale_jitter=1.3, colour_jitter=0.0, copy_paste=1.0)
+
+
+def test_without_pasting_a_sample_is_what_it_was(five):
+    """The draws of pasting are its own: a sample that is left alone is the one without pasting."""
+    plain = Photos(five, (64, 64), WILD, 5)
+    some = Photos(five, (64, 64), replace(WILD, copy_paste=0.5), 5)
+    alone = [step for step in range(40) if same(plain.sample(2, step, 1), some.sample(2, step, 1))]
+    assert 10 <= len(alone) <= 30
+
+
+def test_objects_of_another_photo_are_pasted_with_their_masks(five):
+    photos = Photos(five, (64, 96), PASTE, 2)
+    pasted = 0
+    for step in range(30):
+        index = step % 5
+        sample = photos.sample(index, step, 0)
+        masks = sample.masks.numpy().astype(bool)
+        assert masks.sum(axis=0).max(initial=0) <= 1  # one object a photo: what is pasted takes pixels away
+        own = [k for k in sample.objects if k == index]
+        others = [k for k in sample.objects if k != index]
+        assert list(sample.objects) == own + others
+        pasted += len(others)
+        assert sample.labels.tolist() == [photos.label_of[int(five.category_ids[k])] for k in sample.objects]
+        for mask, box in zip(masks, sample.boxes.tolist(), strict=True):
+            ys, xs = np.nonzero(mask)
+            assert box == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            inner = mask & np.roll(mask, 2, 0) & np.roll(mask, -2, 0) & np.roll(mask, 2, 1) & np.roll(mask, -2, 1)
+            assert red(sample.image)[inner].mean() > 0.9 if inner.sum() > 20 else True
+    assert pasted >= 20
+
+
+def test_pasting_follows_from_seed_step_and_slot_whatever_came_before(five):
+    fresh, used = Photos(five, (64, 64), PASTE, 7), Photos(five, (64, 64), PASTE, 7)
+    used.fill_cache(2)
+    used.sample(1, 3, 0)
+    assert all(same(fresh.sample(i, 11, i), used.sample(i, 11, i)) for i in range(5))
+    whole_batch = make_batch(used, 6, 4)
+    shares = [make_batch(fresh, 6, 4, rank, 2) for rank in range(2)]
+    assert torch.equal(whole_batch.images, torch.cat([share.images for share in shares]))
+    assert whole_batch.objects == tuple(objects for share in shares for objects in share.objects)
+    assert any(len(objects) > 1 for objects in whole_batch.objects)
+
+
+def test_crowds_are_never_pasted_and_a_photo_never_gives_to_itself(folder):
+    crowd, one = np.zeros((64, 64), dtype=bool), np.zeros((64, 64), dtype=bool)
+    crowd[:30, :30], one[35:60, 35:60] = True, True
+    data = dataset(folder / "crowds", [[(crowd, 3, True), (one, 3, False)], [(crowd, 3, True)], [(one, 8, False)]])
+    photos = Photos(data, (64, 64), PASTE, 0)
+    assert photos.givers.tolist() == [0, 2]
+    seen = {(i, k) for i in range(3) for step in range(20) for k in photos.sample(i, step, 0).objects}
+    assert seen == {(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3)}
+
+
+def test_the_only_photo_with_objects_is_left_alone(folder):
+    data = dataset(folder / "alone", [[(shape(64, 64), 3, False)]])
+    plain = Photos(data, (64, 64), replace(PASTE, copy_paste=0.0), 0)
+    assert all(same(Photos(data, (64, 64), PASTE, 0).sample(0, s, 0), plain.sample(0, s, 0)) for s in range(3))
+
+
+def test_a_giver_that_cannot_be_read_gives_nothing_and_is_counted(folder):
+    data = dataset(folder / "giver", [[(shape(64, 64), 3, False)], [(shape(64, 64), 8, False)]])
+    path = folder / "giver" / "1.png"
+    path.write_bytes(b"")
+    photos = Photos(data, (64, 64), PASTE, 0)
+    sample = photos.sample(0, 0, 0)
+    assert same(sample, Photos(data, (64, 64), replace(PASTE, copy_paste=0.0), 0).sample(0, 0, 0))
+    assert photos.left_out == {1}
+    assert photos.unreadable == {1: f"{path} is empty (0 bytes)"}
+    assert same(photos.sample(0, 1, 0), Photos(data, (64, 64), replace(PASTE, copy_paste=0.0), 0).sample(0, 1, 0))
+
+
+def test_pasting_stays_inside_a_photo_that_keeps_its_shape(folder):
+    data = dataset(folder / "kept", [[(shape(40, 90), 3, False)], [(shape(90, 40), 8, False)]])
+    how = Augmentation(flip=True, tilt_degrees=0.0, scale_jitter=1.5, colour_jitter=0, copy_paste=1.0)
+    photos = Photos(data, (64, 96), how, 0, sides=(48, 80))
+    for step in range(10):
+        sample = photos.sample(0, step, 0)
+        height, width = kept_shape((40, 90), (48, 80))
+        for mask, k in zip(sample.masks.numpy(), sample.objects, strict=True):
+            assert k == 0 or not (mask[height:].any() or mask[:, width:].any())
+
+
+def test_the_share_is_that_of_the_settings_and_older_plans_have_none():
+    rest = {"flip": True, "turn": False, "scale_jitter": 1, "colour_jitter": 0}
+    assert Augmentation.of(TrainSettings(**rest, copy_paste=0.3)).copy_paste == 0.3
+    assert Augmentation.of(TrainSettings(**rest)).copy_paste == 0
 
 
 @settings(max_examples=50)

@@ -299,7 +299,7 @@ class Photos:
         backward = np.linalg.inv(forward).astype(np.float64)
         found = [one for one in place(cached, forward, backward, inner) if there(one)]
         chosen = rng.random(len(found)) < 0.5
-        if len(found) and not chosen.any():
+        if found and not chosen.any():
             chosen[rng.integers(len(found))] = True
         pasted = [one for one, wanted in zip(found, chosen.tolist(), strict=True) if wanted]
         return paste(image, placed, pasted, cached, backward)

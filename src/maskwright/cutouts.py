@@ -120,11 +120,12 @@ def changed(
         colours = colours.rotate(degrees, PillowImage.Resampling.BICUBIC, expand=True)
         mask = mask.rotate(degrees, PillowImage.Resampling.BILINEAR, expand=True)
     inside = np.asarray(mask) >= 128
+    if most is not None and inside.any():  # rounding may have added a pixel
+        x1, y1, _, _ = tight(inside)
+        inside = inside[: y1 + most[0], : x1 + most[1]]
     if not inside.any():
         return None
     x1, y1, x2, y2 = tight(inside)
-    if most is not None and (y2 - y1 > most[0] or x2 - x1 > most[1]):  # by the pixel that rounding may add
-        y2, x2 = min(y2, y1 + most[0]), min(x2, x1 + most[1])
     return Cutout(np.ascontiguousarray(np.asarray(colours)[y1:y2, x1:x2]), inside[y1:y2, x1:x2].copy(), cut)
 
 
