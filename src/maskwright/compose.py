@@ -366,7 +366,7 @@ class _Composer:
         ground = self._ground(background, size, rng)
         owner = np.zeros(size, dtype=np.int32)
         areas: list[int] = []
-        sources: list[int] = []
+        sources: list[tuple[int, int, int, Cutout]] = []
         for _ in range(count):
             k = int(self.objects.pool[rng.integers(len(self.objects.pool))])
             one = self._object(k, size, rng)
@@ -378,10 +378,11 @@ class _Composer:
             lay(ground, one.colours, one.mask, x, y)
             owner[y : y + one.size[0], x : x + one.size[1]][one.mask] = len(areas) + 1
             areas.append(int(one.mask.sum()))
-            sources.append(k)
-        pasted = [
-            _Pasted(int(self.train.category_ids[k]), pixels.encode(owner == n), k) for n, k in enumerate(sources, 1)
-        ]
+            sources.append((k, x, y, one))
+        pasted = []
+        for n, (k, x, y, one) in enumerate(sources, 1):
+            seen = owner[y : y + one.size[0], x : x + one.size[1]] == n
+            pasted.append(_Pasted(int(self.train.category_ids[k]), pixels.encode_window(seen, x, y, size), k))
         self.made += 1
         self.counts.update(one.category for one in pasted)
         return ground, pasted, background

@@ -280,7 +280,10 @@ class ComposeSettings(Settings):
         None, ge=1, description="Pictures to make; as many as the train split has photos, if not given."
     )
     objects: int | None = Field(
-        None, ge=1, description="Objects per picture; as many as a photo of the data has, drawn for each, if not given."
+        None,
+        ge=1,
+        le=1000,
+        description="Objects per picture; as many as a photo of the data has, drawn for each, if not given.",
     )
     scale_jitter: float = Field(1.25, ge=1, le=4, description="Zoom objects by up to this factor, in or out.")
     flip: bool = Field(True, description="Mirror objects left-right at random.")
