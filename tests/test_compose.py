@@ -335,8 +335,8 @@ def test_photos_of_the_data_are_left_out_of_the_backgrounds_and_told(data, blue,
     used = {item["background"].rpartition("/")[2] for item in story["pictures"]}
     assert used == {"a.png", "train_2.png"}  # a photo of train that shows no object is a background
     assert found.notes[:2] == (
-        "1 background is a photo of the data's val split and left out: val_0.png; they would make scores too good",
-        "1 background is a photo of the data's train split and left out: train_0.png; they show objects that would have"
+        "1 background is a photo of the data's val split and left out: val_0.png; it would make scores too good",
+        "1 background is a photo of the data's train split and left out: train_0.png; it shows objects that would have"
         " no mask",
     )
 
@@ -346,7 +346,7 @@ def test_no_background_that_is_left_is_an_error(data, tmp_path):
         compose(data, data / "test", tmp_path / "OUT")
     assert str(caught.value) == (
         "no background is left\n"
-        f"  {data / 'test'}: 1 background is a photo of the data's test split and left out: test_0.png; they would make"
+        f"  {data / 'test'}: 1 background is a photo of the data's test split and left out: test_0.png; it would make"
         " scores too good\n"
         "fix: give photos that are not those of the data"
     )

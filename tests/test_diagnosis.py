@@ -1,13 +1,14 @@
 """A training that cannot work says so, with the likely cause; one that works says nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image, default_info
-from maskwright.diagnosis import swapped_in_validation
+from maskwright.diagnosis import Watch, swapped_in_validation
 from maskwright.train import train
 from tiny_world import CATEGORIES, QUICK, draw, write_data, write_split
 
@@ -69,6 +70,16 @@ def test_boxes_that_fill_the_picture_are_named(tmp_path):
     rewrite(data, lambda _photo, category, mask: (category, np.ones_like(mask)))
     found = told(data, tmp_path / "run", scale_jitter=1.0, turn=False, steps=12)
     assert "fill the whole picture. Are the masks inverted" in found["diagnosis: boxes"]
+
+
+def test_pasted_objects_do_not_make_up_for_those_that_were_left_out(tmp_path):
+    truth = write_split(tmp_path / "data", "train", 3)
+    watch = Watch(SimpleNamespace(canvas=(64, 64)), truth)
+    first, count = int(truth.first[1]), int(truth.first[2] - truth.first[1])
+    watch._see_boxes(1, range(first, first + count))
+    assert (watch.objects, watch.lost) == (count, 0)
+    watch._see_boxes(1, (first, *range(first + count, len(truth)), *range(first)))  # one of its own, and others
+    assert (watch.objects, watch.lost) == (2 * count, count - 1)
 
 
 def test_categories_that_are_swapped_in_some_photos_are_named(tmp_path):

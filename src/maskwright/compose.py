@@ -315,12 +315,12 @@ def _apart(found: Sequence[_Background], splits: dict[str, Dataset]) -> tuple[li
         paths = sorted(seen.get(split, set()) - away)
         if not paths:
             continue
-        why = "show objects that would have no mask" if split == "train" else "would make scores too good"
+        it = "it" if len(paths) == 1 else "they"
+        shows = f"{it} {'shows' if len(paths) == 1 else 'show'} objects that would have no mask"
+        why = shows if split == "train" else f"{it} would make scores too good"
         are = "is a photo" if len(paths) == 1 else "are photos"
-        names = some(path.name for path in paths)
-        notes.append(
-            f"{plural(len(paths), 'background')} {are} of the data's {split} split and left out: {names}; they {why}"
-        )
+        count, names = plural(len(paths), "background"), some(path.name for path in paths)
+        notes.append(f"{count} {are} of the data's {split} split and left out: {names}; {why}")
         away |= set(paths)
     return [one for one in found if one.path not in away], notes
 
@@ -491,7 +491,7 @@ def _write(composer: _Composer, folder: Path, settings: ComposeSettings, progres
     train, stories = composer.train, []
     kept = train if settings.with_originals else None
     taken = {Path(image.file_name).stem.lower() for image in kept.images} if kept else set()
-    image_id = max((image.id for image in kept.images), default=0) if kept else 0
+    image_id = max((0, *(image.id for image in kept.images))) if kept else 0
     object_id = int(kept.ids.max(initial=0)) if kept else 0
     total = settings.pictures or 0
     name = _free_name(taken, total)
@@ -508,7 +508,7 @@ def _write(composer: _Composer, folder: Path, settings: ComposeSettings, progres
             how: dict[str, Any] = {} if settings.png else {"quality": _JPEG_QUALITY, "subsampling": 0}
             PillowImage.fromarray(colours).save(folder / "train" / file_name, **how)
             image_id += 1
-            image = Image(max(image_id, 1), file_name, colours.shape[1], colours.shape[0])
+            image = Image(image_id, file_name, colours.shape[1], colours.shape[0])
             rows = [Annotation(object_id + n, image.id, one.category, one.rle) for n, one in enumerate(pasted, 1)]
             object_id += len(rows)
             writer.photo(image, rows)

@@ -18,12 +18,10 @@ REACH = 2
 """Pixels on either side of a mask's edge over which two pictures mix."""
 
 WHOLE = 256
-"""An opaque pixel of `soften`."""
+"""An opaque pixel of `soften`: what the weights 1 4 6 4 1, as wide as a Gaussian of 1 pixel, add up to in the plane."""
 
 Sides = tuple[bool, bool, bool, bool]
 """Left, top, right, bottom."""
-
-_KERNEL = (1, 4, 6, 4, 1)  # sixteenths; as wide as a Gaussian of standard deviation 1 pixel
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def tight(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(columns[0]), int(lines[0]), int(columns[-1]) + 1, int(lines[-1]) + 1
 
 
-def soften(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+def soften(mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Return how opaque an object is at each pixel, 0 to `WHOLE`.
 
     Beyond the window the mask goes on as it ends.
@@ -153,21 +151,25 @@ def soften(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
         mask: `(h, w)` bool.
 
     Returns:
-        `(h, w)` int32: 0 where no pixel of the mask is within `REACH` pixels, `WHOLE` where all are.
+        `(h, w)` uint16: 0 where no pixel of the mask is within `REACH` pixels, `WHOLE` where all are.
 
     Example:
         >>> soften(np.array([[False, False, False, True, True, True]])).tolist()
         [[0, 16, 80, 176, 240, 256]]
     """
-    return _blurred(mask.astype(np.int32))
+    return _blurred(mask.astype(np.uint16))
 
 
-def _blurred(values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return `(h, w, ...)` values mixed with their neighbours, times `WHOLE`."""
-    padded = np.pad(values, ((REACH, REACH), (REACH, REACH)) + ((0, 0),) * (values.ndim - 2), mode="edge")
-    height, width = values.shape[:2]
-    lines: NDArray[np.int32] = sum(weight * padded[n : n + height] for n, weight in enumerate(_KERNEL))  # type: ignore[assignment]
-    mixed: NDArray[np.int32] = sum(weight * lines[:, n : n + width] for n, weight in enumerate(_KERNEL))  # type: ignore[assignment]
+def _blurred(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return `(h, w, ...)` values of at most 255 mixed with their neighbours, times `WHOLE`.
+
+    The weights 1 4 6 4 1 of each direction are those of four sums of two neighbours.
+    """
+    mixed = np.pad(values, ((REACH, REACH), (REACH, REACH)) + ((0, 0),) * (values.ndim - 2), mode="edge")
+    for _ in range(2 * REACH):
+        mixed = mixed[1:] + mixed[:-1]
+    for _ in range(2 * REACH):
+        mixed = mixed[:, 1:] + mixed[:, :-1]
     return mixed
 
 
@@ -192,12 +194,16 @@ def lay(ground: NDArray[np.uint8], colours: NDArray[np.uint8], mask: NDArray[np.
     right, bottom = min(REACH, columns - x - width), min(REACH, lines - y - height)
     around = ((top, bottom), (left, right))
     inside = np.pad(mask, around)
-    own = np.pad(colours, (*around, (0, 0))).astype(np.int32) * inside[:, :, None]
+    own = np.pad(colours, (*around, (0, 0))).astype(np.uint16)
+    own *= inside[:, :, None]
     alpha = soften(inside)[:, :, None]
     # Outside the mask the object's part is the mean of its pixels that are near, weighted as their opacity is.
-    part = np.where(inside[:, :, None], own * alpha, _blurred(own))
+    mixed = np.where(inside[:, :, None], own * alpha, _blurred(own))
     place = ground[y - top : y + height + bottom, x - left : x + width + right]
-    place[:] = (part + (WHOLE - alpha) * place + WHOLE // 2) // WHOLE
+    mixed += (WHOLE - alpha) * place  # at most 255 times the whole, which 16 bits hold
+    mixed += WHOLE // 2
+    mixed //= WHOLE
+    place[:] = mixed
 
 
 def left_of(
