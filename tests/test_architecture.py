@@ -68,6 +68,7 @@ ORDER = (
     "run",
     "framing",
     "pasting",
+    "flips",
     "detections",
     "trackers",
     "log",

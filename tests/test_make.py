@@ -119,6 +119,14 @@ def test_a_score_that_is_given_predicts_again_and_keeps_the_run(stages, raw, tmp
     assert stages.predicted == [{"split": "test"}, {"split": "test", "score": 0.2}]
 
 
+def test_test_time_flips_predict_again_and_keep_the_run(stages, raw, tmp_path):
+    make(raw, tmp_path / "work")
+    made = make(raw, tmp_path / "work", test_time_flip=True)
+    assert "train" in made.kept
+    assert "predict" in made.done
+    assert stages.predicted == [{"split": "test"}, {"split": "test", "test_time_flip": True}]
+
+
 def test_nothing_is_done_twice(stages, raw, tmp_path):
     make(raw, tmp_path / "work")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*")}

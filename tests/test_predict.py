@@ -32,7 +32,7 @@ class ByColour(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def detect(self, images, shapes, least_score=0.02):
+    def detect(self, images, shapes, least_score=0.02, between=lambda found: found):
         results = []
         for image, (height, width) in zip(images.float(), shapes, strict=True):
             found = [(0.05, 1, (0, 0, width, height), torch.ones(28, 28))]
@@ -49,7 +49,9 @@ class ByColour(nn.Module):
             masks = torch.stack([f[3] for f in found]) if found else torch.zeros(0, 28, 28)
             scores, labels = (torch.tensor([f[k] for f in found]) for k in (0, 1))
             results.append({"boxes": boxes, "windows": boxes, "scores": scores, "labels": labels, "masks": masks})
-        return results
+        masks = [r.pop("masks") for r in results]  # boxes are where they are in both views, so these stay
+        results = between(results)
+        return [r | {"windows": r["boxes"], "masks": m} for r, m in zip(results, masks, strict=True)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -229,6 +231,20 @@ def test_a_score_that_nothing_reaches_leaves_the_detections_and_no_mask(run, dat
     assert len(found) > 0
     assert mask_files(tmp_path / "out") == []
     assert (tmp_path / "out" / "masks").is_dir()
+
+
+def test_test_time_flips_find_the_same_where_mirror_images_look_alike(run, model, data, tmp_path):
+    plain = predict(run, data, tmp_path / "plain", split="test")
+    flipped = predict(run, data, tmp_path / "flipped", split="test", test_time_flip=True)
+    assert len(flipped) == len(plain) > 0
+    np.testing.assert_allclose(flipped.boxes, plain.boxes, rtol=1e-6)
+    np.testing.assert_allclose(flipped.scores, plain.scores, rtol=1e-6)
+    for k in range(len(plain)):
+        assert pixels.iou([flipped.rle(k)], [plain.rle(k)], plain.size_of(k)).item() > 0.9
+    assert flipped.info["maskwright"]["test_time_flip"] is True
+    assert "test_time_flip" not in plain.info["maskwright"]
+    photo = read_photo(data / "test" / "test_0.png")
+    assert len(model(photo, score=LOW, test_time_flip=True)) == len(model(photo, score=LOW)) > 0
 
 
 # Photos given in other ways

@@ -18,6 +18,7 @@ from maskwright.batches import DECODED, Frame
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.files import UnreadableImage, read_photo, read_reduced
+from maskwright.flips import detect_twice
 from maskwright.framing import frame_for
 from maskwright.models import Segmenter
 from maskwright.pasting import paste_grid, paste_padded
@@ -208,6 +209,7 @@ def detect_photo(
     least_score: float = LEAST_SCORE,
     short_side: int | None = None,
     size: tuple[int, int] | None = None,
+    test_time_flip: bool = False,
 ) -> Detections:
     """Find the objects of one photo.
 
@@ -219,6 +221,7 @@ def detect_photo(
         least_score: Detections below it are dropped.
         short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
         size: `(height, width)` of the photo, if what is given was reduced.
+        test_time_flip: Look at the photo mirrored too, and merge what is found.
     """
     framed = frame_for(network, photo, side, short_side, size)
     frame = framed.frame
@@ -227,7 +230,10 @@ def detect_photo(
     if getattr(network, "conventions", None) is None:
         images = images.contiguous(memory_format=torch.channels_last)
     more = {"normalised": True} if framed.normalised else {}
-    found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score, **more)[0].items()}
+    if test_time_flip:
+        found = detect_twice(network, images[0], frame.inner, least_score, **more)
+    else:
+        found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score, **more)[0].items()}
     boxes, rles = put_back(found, frame, getattr(getattr(network, "conventions", None), "paste", "cell"))
     # A mask without a pixel is not an object, whatever its box scored.
     keep = [i for i, rle in enumerate(rles) if pixels.area(rle, frame.size) > 0]
@@ -250,6 +256,7 @@ def detect_photos(
     tick: Callable[[], None] | None = None,
     info: dict[str, Any] | None = None,
     short_side: int | None = None,
+    test_time_flip: bool = False,
 ) -> Dataset:
     """Find the objects of many photos.
 
@@ -262,6 +269,7 @@ def detect_photos(
         tick: Called after each photo.
         info: COCO's `info` of the result.
         short_side: Shorter side of the network's input in pixels, if `side` leaves room for it.
+        test_time_flip: Look at each photo mirrored too, and merge what is found.
 
     Raises:
         UserError: If a photo cannot be read, or has not the size of its entry.
@@ -290,7 +298,8 @@ def detect_photos(
                     [f"{path} is {size[1]} x {size[0]}, stated {image.width} x {image.height}"],
                     "prepare the data again",
                 )
-            found = detect_photo(network, photo, side, names, least_score, short_side, size if smooth else None)
+            stated = size if smooth else None
+            found = detect_photo(network, photo, side, names, least_score, short_side, stated, test_time_flip)
             images.append(image)
             for rle, box, score, name in zip(found.rles, found.boxes, found.scores, found.categories, strict=True):
                 number += 1

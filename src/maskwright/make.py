@@ -131,7 +131,9 @@ def make(
             train(data, run, overwrite=not resume, resume=resume, say=say, progress=progress, **train_settings)
             book.made("train", _weights(run))
 
-    predict_settings = {} if wanted.score is None else {"score": wanted.score}
+    predict_settings: dict[str, Any] = {} if wanted.score is None else {"score": wanted.score}
+    if wanted.test_time_flip:
+        predict_settings["test_time_flip"] = True
     given = {"settings": predict_settings, "run": book.content("train"), "split": split}
     with book.stage("predict", given, [predictions]) as turn:
         if turn.needed:

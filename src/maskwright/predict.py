@@ -44,12 +44,15 @@ class Model:
         self.network = run.network(device)
         self.names = tuple(c.name for c in run.categories)
 
-    def __call__(self, photo: str | Path | NDArray[np.uint8], score: float | None = None) -> Detections:
+    def __call__(
+        self, photo: str | Path | NDArray[np.uint8], score: float | None = None, test_time_flip: bool = False
+    ) -> Detections:
         """Find the objects of a photo.
 
         Args:
             photo: A path, or `(H, W, 3)` uint8 RGB, upright.
             score: Least score; what validation advised if not given.
+            test_time_flip: Look at the photo mirrored too, and merge what is found; takes twice the time.
 
         Raises:
             UserError: If the file cannot be read, or the array has another form.
@@ -69,7 +72,8 @@ class Model:
                 )
         least = self.run.threshold if score is None else score
         network, run = cast(Segmenter, self.network), self.run
-        return detect_photo(network, array, run.side, self.names, max(least, LEAST_SCORE), run.short_side)
+        least = max(least, LEAST_SCORE)
+        return detect_photo(network, array, run.side, self.names, least, run.short_side, test_time_flip=test_time_flip)
 
 
 def load(run: str | Path, device: str | None = None) -> Model:
@@ -135,6 +139,8 @@ def predict(
     tell(f"{plural(len(chosen), 'photo')}; masks from a score of {threshold:.2f} on ({origin})")
     info = default_info(f"detections of {Path(run).name}")
     info["maskwright"] = {"run": str(Path(run).resolve()), "threshold": threshold, "least_score": LEAST_SCORE}
+    if said.test_time_flip:
+        info["maskwright"]["test_time_flip"] = True
     with atomic_folder(Path(out), overwrite=overwrite) as folder, _bar(len(chosen), progress) as tick:
         found = detect_photos(
             cast(Segmenter, model.network),
@@ -145,6 +151,7 @@ def predict(
             tick,
             info,
             model.run.short_side,
+            said.test_time_flip,
         )
         found.write(folder / "detections.json")
         shown = found.select(found.scores >= threshold)

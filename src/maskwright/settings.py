@@ -88,6 +88,9 @@ def explain(error: ValidationError, known: list[str]) -> UserError:
     return UserError(problems)
 
 
+TEST_TIME_FLIP = "Look at each photo mirrored too, and merge what is found; takes twice the time."
+
+
 class PrepareSettings(Settings):
     """How photos and masks become a dataset."""
 
@@ -244,6 +247,7 @@ class PredictSettings(Settings):
     split: Literal["train", "val", "test"] | None = Field(
         None, description="Which split, where PHOTOS is a prepared data folder."
     )
+    test_time_flip: bool = Field(False, description=TEST_TIME_FLIP)
 
 
 class MasksSettings(Settings):
@@ -317,3 +321,4 @@ class MakeSettings(TrainSettings, PrepareSettings):
     score: Share | None = Field(
         None, description="Least score of a detection in the mask images; what validation advised if not given."
     )
+    test_time_flip: bool = Field(False, description=TEST_TIME_FLIP)

@@ -20,12 +20,13 @@ class Segmenter(Protocol):
         ...
 
     def detect(
-        self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = ..., **more: bool
+        self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = ..., **more: Any
     ) -> list[dict[str, Tensor]]:
         """Return per photo `boxes`, `labels`, `scores` and `masks` `(N, S, S)` over `windows` `(N, 4)`, best first.
 
         `shapes` gives the `(height, width)` of each photo inside its padded frame. A network with `conventions` of its
-        own takes photos that its `normalise` has seen too, with `normalised=True`.
+        own takes photos that its `normalise` has seen too, with `normalised=True`. `between` is called with what is
+        found in all photos before it gets masks, and returns what shall have them.
         """
         ...
 

@@ -14,7 +14,7 @@ size.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -48,6 +48,10 @@ Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
 """`boxes` `(N, 4)`; `labels` `(N,)`; `scores` `(N,)` 0..1; `masks` `(N, S, S)` probabilities over `windows` `(N,
 4)`."""
+
+Between = Callable[[list[Detection]], list[Detection]]
+"""What is done with the boxes, labels and scores of all photos before they get masks; what else it adds per object goes
+along to the end."""
 
 
 @dataclass(frozen=True)
@@ -381,13 +385,21 @@ class MaskRCNN(nn.Module):
             "masks": count(float(len(logits))),
         }
 
-    def detect(self, images: Tensor, shapes: Sequence[tuple[int, int]], least_score: float = 0.02) -> list[Detection]:
+    def detect(
+        self,
+        images: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        least_score: float = 0.02,
+        *,
+        between: Between | None = None,
+    ) -> list[Detection]:
         """Find objects.
 
         Args:
             images: `(N, 3, H, W)`, RGB, 0..255; H and W multiples of 32, each photo in the upper left corner.
             shapes: `(height, width)` of each photo inside its padded frame; nothing is found outside it.
             least_score: Detections below it are dropped.
+            between: See `Between`.
 
         Returns:
             One dict per photo in coordinates of `images`, best score first.
@@ -412,6 +424,8 @@ class MaskRCNN(nn.Module):
             score, candidate, label = score[keep], candidate[keep], label[keep] + 1
             best = batched_nms(candidate, score, label, 0.5)[: self.spec.detections_per_photo]
             results.append({"boxes": candidate[best], "labels": label[best], "scores": score[best]})
+        if between is not None:
+            results = between(results)
         windows = [grow(r["boxes"], WINDOW) for r in results]
         if sum(len(w) for w in windows):
             probabilities = self._mask_logits(features, windows).float().sigmoid()

@@ -30,7 +30,7 @@ from maskwright.models.align import align_rois, mask_targets
 from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals, box_loss
 from maskwright.models.conventions import NATIVE, Conventions
 from maskwright.models.folded import resnet_features
-from maskwright.models.maskrcnn import Detection, Target
+from maskwright.models.maskrcnn import Between, Detection, Target
 from maskwright.models.timm_body import timm_body
 
 BOX_ROI, MASK_ROI = 7, 14
@@ -332,6 +332,7 @@ class StockMaskRCNN(nn.Module):
         least_score: float = 0.05,
         *,
         normalised: bool = False,
+        between: Between | None = None,
     ) -> list[Detection]:
         """Find objects.
 
@@ -340,6 +341,7 @@ class StockMaskRCNN(nn.Module):
             shapes: `(height, width)` of each photo inside its padded frame; nothing is found outside it.
             least_score: Detections below it are dropped, and those that the conventions drop.
             normalised: `images` are as `normalise` returns them, with zeros around the photos.
+            between: See `maskwright.models.maskrcnn.Between`.
 
         Returns:
             One dict per photo in coordinates of `images`, best score first; the windows of the masks are the boxes.
@@ -364,6 +366,8 @@ class StockMaskRCNN(nn.Module):
                 torch.split(boxes, counts), torch.split(probability, counts), sizes, strict=True
             )
         ]
+        if between is not None:
+            results = between(results)
         windows = [r["boxes"] for r in results]
         pooled = align_rois(features, STRIDES, windows, MASK_ROI, self.conventions, exact)
         masks = self.roi_heads.masks(pooled, torch.cat([r["labels"] for r in results]), exact).float().sigmoid()
