@@ -41,6 +41,7 @@ ORDER = (
     "splits",
     "prepare",
     "masks",
+    "rarity",
     "facts",
     "findings",
     "edges",

@@ -358,6 +358,22 @@ def test_processes_share_the_batch_that_one_would_make(five, world):
     assert whole.objects == tuple(objects for share in shares for objects in share.objects)
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_a_batch_of_repeated_photos(folder, world):
+    objects = [[(shape(64, 96), 3, False)]] * 3 + [[(shape(64, 96), 8, False)]] + [[(shape(64, 96), 3, True)]] * 4
+    data = dataset(folder / f"rare {world}", objects)
+    photos = Photos(data, (64, 96), WILD, 3, repeat_rare=0.5)
+    np.testing.assert_allclose(photos.factors, [*[(0.5 / 0.375) ** 0.5] * 3, 2, 1, 1, 1, 1])
+    for step in (0, 5):
+        whole = make_batch(photos, step, 6)
+        shares = [make_batch(photos, step, 6, rank, world) for rank in range(world)]
+        assert whole.photos == tuple(photo for share in shares for photo in share.photos)
+        assert torch.equal(whole.images, torch.cat([share.images for share in shares]))
+    seen = [p for step in range(50) for p in make_batch(photos, step, 6).photos]
+    assert seen.count(3) == pytest.approx(2 * seen.count(7), abs=2)
+    assert Photos(data, (64, 96), WILD, 3).factors is None
+
+
 def test_a_batch_has_one_size_and_says_what_is_in_it(five):
     photos = Photos(five, (64, 96), WILD, 3)
     sizes = {tuple(make_batch(photos, step, 3).images.shape) for step in range(8)}

@@ -293,6 +293,16 @@ def test_a_category_without_an_object_in_train():
     assert facts.errors
 
 
+def test_how_many_photos_hold_a_category_and_nothing_rarer():
+    one, two = block(1, 1, 9, 9), block(20, 20, 30, 30)
+    train = dataset([one, two, (two, 2)], [one], [(one, 2)], [one], [], categories=(HAMMER, NUT))
+    facts = facts_of({"train": train, "val": dataset([one], categories=(HAMMER,))})
+    assert [(c.name, c.photos, c.rarest) for c in facts.categories] == [
+        ("hammer", {"train": 3, "val": 1}, {"train": 2, "val": 1}),
+        ("nut", {"train": 2}, {"train": 2}),
+    ]
+
+
 def test_splits_that_differ_in_their_categories():
     other = dataset([block(1, 1, 9, 9)], categories=(Category(1, "nut"), Category(7, "hammer")))
     facts = facts_of({"train": ONE, "val": other})

@@ -568,6 +568,19 @@ def test_repeats_inside_repeats_multiply():
     assert settings(data={"train": {"type": "RepeatDataset", "times": 2, "dataset": inner}})["repeat"] == 6
 
 
+def test_a_class_balanced_dataset_repeats_rare_categories():
+    inner = {"type": "CocoDataset", "ann_file": "a.json", "img_prefix": "a/"}
+    balanced = {"type": "ClassBalancedDataset", "oversample_thr": 1e-3, "dataset": inner}
+    account, commands = carried(data={"train": balanced})
+    assert fate(account, "data.train.oversample_thr") == ("carried", "repeat_rare 0.001")
+    assert commands == ["maskwright prepare a/ a.json -o DATA"]
+    twice = {"type": "RepeatDataset", "times": 2, "dataset": balanced}
+    both = settings(data={"train": twice})
+    assert (both["repeat"], both["repeat_rare"]) == (2, 0.001)
+    account, _ = carried(data={"train": {**balanced, "oversample_thr": 2}})
+    assert fate(account, "data.train.oversample_thr") == ("dropped", "")
+
+
 def test_a_dataset_of_datasets_is_told_and_its_first_file_taken():
     parts = [{"type": "CocoDataset", "ann_file": f"{n}.json", "img_prefix": f"{n}/"} for n in "ab"]
     account, commands = carried(data={"train": {"type": "ConcatDataset", "datasets": parts}})

@@ -156,6 +156,7 @@ EVERY_SETTING = {
     "drops": (3.0, 4.5),
     "warmup": 12,
     "repeat": 5,
+    "repeat_rare": 0.5,
     "learning_rate": 0.5,
     "backbone_rate": 0.7,
     "weight_decay": 0.3,
@@ -373,6 +374,43 @@ def test_the_table_has_a_line_for_every_value():
     assert minutes.split() == ["minutes", "4", "user", "you", "said", "so"]
     flip = next(line for line in lines if line.split()[0] == "flip")
     assert flip.split()[:3] == ["flip", "yes", "default"]
+
+
+RARE = (("bolt", 4, 4), ("nut", 396, 390))
+"""Name, photos that hold it, photos that hold nothing rarer."""
+
+
+def with_rare(**said):
+    rare = tuple(
+        CategoryFacts(id=i + 1, name=n, objects={"train": p}, photos={"train": p}, rarest={"train": r})
+        for i, (n, p, r) in enumerate(RARE)
+    )
+    facts = facts_of(split_of(photos=400)).model_copy(update={"categories": rare})
+    return plan(facts, TrainSettings(**said), CPU)
+
+
+def test_photos_of_rare_categories_come_more_often_and_the_epoch_is_longer():
+    made = with_rare(repeat_rare=0.0625, epochs=2)
+    # bolt is in a hundredth of the photos: sqrt(0.0625 / 0.01) = 2.5 times, 6 turns more
+    assert made.steps_per_epoch == (400 + 4 * 1.5) / 2
+    assert made.steps == 406
+    assert made.photos_per_epoch == 406
+    assert made.reasons["repeat_rare"].source == "user"
+    why = "you said so; bolt is in 4 of 400 photos: its photos come 2.5 times an epoch"
+    assert made.reasons["repeat_rare"].why == why
+    assert why in made.table()
+    assert with_rare(repeat_rare=0.0625, epochs=2, repeat=3).photos_per_epoch == 3 * 406
+    assert with_rare(repeat_rare=0.0625).reasons["steps"].why.startswith("12 passes over 406 photos")
+
+
+def test_no_category_is_repeated_unless_the_user_says_so():
+    made = with_rare(epochs=2)
+    assert made.settings.repeat_rare == 0
+    assert made.reasons["repeat_rare"].source == "default"
+    assert (made.steps_per_epoch, made.photos_per_epoch, made.photos) == (200, 400, 400)
+    common = with_rare(repeat_rare=0.01, epochs=2)
+    assert common.steps_per_epoch == 200
+    assert common.reasons["repeat_rare"].why.endswith("none is repeated")
 
 
 def origin(train=None, machine=CPU, **said):

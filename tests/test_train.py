@@ -198,6 +198,33 @@ def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, fini
     assert [(e["kind"], e["step"]) for e in log_of(out)] == [(e["kind"], e["step"]) for e in log_of(finished)]
 
 
+def test_repeated_photos_of_rare_categories_are_told_and_survive_an_interruption(tmp_path, monkeypatch):
+    data, rare = write_data(tmp_path / "data"), QUICK | {"repeat_rare": 1.0, "validations": 1}
+    truth = Dataset.read_split(data, "train")
+    nuts = [k for k in range(len(truth)) if truth.category_ids[k] == 1 or truth.image_index[k] == 0]
+    truth.select(np.isin(np.arange(len(truth)), nuts)).write(data / "annotations" / "instances_train.json")
+    whole = train(data, tmp_path / "whole", **rare)
+    first = log_of(whole.path)[0]
+    text = "you said so; nut is in 1 of 6 photos: its photos come 2.4 times an epoch"
+    assert first == {"kind": "event", "step": 0, "what": "repeat_rare", "text": text}
+    step = next(line for line in log_of(whole.path) if line["kind"] == "step")
+    assert step["epochs"] == round(6 * 2 / 7, 2)  # 7.4 photos an epoch, of which 7 are counted
+
+    real = Photos.sample
+
+    def interrupted(self, index, step, slot, quarter=0):
+        if step == 4:
+            raise KeyboardInterrupt
+        return real(self, index, step, slot, quarter)
+
+    monkeypatch.setattr(Photos, "sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "cut", **rare)
+    monkeypatch.setattr(Photos, "sample", real)
+    train(data, tmp_path / "cut", resume=True)
+    assert (tmp_path / "cut" / LAST).read_bytes() == (whole.path / LAST).read_bytes()
+
+
 def test_ctrl_c_waits_for_the_end_of_a_step():
     done = []
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from maskwright import pixels
+from maskwright import pixels, rarity
 from maskwright.canvas import Cached, Placed, over_photo, paste, place, warp
 from maskwright.crops import pack
 from maskwright.dataset import Dataset
@@ -138,8 +138,10 @@ class Photos:
         memory_mb: How much decoded photos may take; those beyond are decoded anew each time.
         sides: If given, every photo keeps its shape, scaled by `kept_shape`, in the upper left corner of a frame of
             its own, padded to multiples of 32; the canvas is not used then.
+        repeat_rare: Photos of a category that a smaller share of the photos holds come more often; 0: none does.
 
     Attributes:
+        factors: `(photos,)`, how often each comes in an epoch; `None`: all once.
         left_out: Photos (positions) that `make_batch` takes others for.
         unreadable: Of these, those that could not be read, and why.
 
@@ -155,8 +157,10 @@ class Photos:
         seed: int,
         memory_mb: float = 2000,
         sides: tuple[int, int] | None = None,
+        repeat_rare: float = 0.0,
     ) -> None:
         self.dataset = dataset
+        self.factors = rarity.factors(dataset, repeat_rare) if repeat_rare else None
         self.canvas = canvas
         self.augmentation = augmentation
         self.seed = seed
@@ -426,10 +430,26 @@ def order(count: int, epoch: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, 7)).permutation(count)
 
 
-def batch_photos(count: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """Return which photos step `step` (from 0) sees: epochs end to end, each photo once per epoch."""
-    start = step * batch_size
-    return [int(order(count, (start + i) // count, seed)[(start + i) % count]) for i in range(batch_size)]
+def batch_photos(
+    count: int, batch_size: int, step: int, seed: int, factors: NDArray[np.float64] | None = None
+) -> list[int]:
+    """Return which photos step `step` (from 0) sees: epochs end to end, each photo once per epoch.
+
+    Args:
+        count: Photos in all.
+        batch_size: Photos per step.
+        step: From 0.
+        seed: Of the training.
+        factors: `(count,)`, how often each photo comes per epoch, if that is not once; see `maskwright.rarity`.
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    if factors is None:
+        return [int(order(count, place // count, seed)[place % count]) for place in places]
+    chosen = []
+    for place in places:
+        epoch, offset, times = rarity.turn(factors, seed, place)
+        chosen.append(int(np.repeat(np.arange(count), times)[order(int(times.sum()), epoch, seed)[offset]]))
+    return chosen
 
 
 def make_batch(photos: Photos, step: int, batch_size: int, rank: int = 0, world: int = 1) -> Batch:
@@ -442,7 +462,7 @@ def make_batch(photos: Photos, step: int, batch_size: int, rank: int = 0, world:
         rank: This process, from 0.
         world: How many processes train.
     """
-    chosen = batch_photos(len(photos), batch_size, step, photos.seed)
+    chosen = batch_photos(len(photos), batch_size, step, photos.seed, photos.factors)
     quarter = 0
     if photos.augmentation.turn:
         # The whole batch turns together, so that wide photos stay on a canvas of their shape, without padding.

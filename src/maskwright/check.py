@@ -30,6 +30,7 @@ from maskwright.facts import (
 from maskwright.files import refuse_existing
 from maskwright.findings import SAME_IOU, Notes, sorted_findings
 from maskwright.mend import mend
+from maskwright.rarity import rarities
 from maskwright.settings import CheckSettings
 from maskwright.suspects import photo_findings
 
@@ -138,8 +139,15 @@ def facts_of(splits: Mapping[str, Dataset], settings: CheckSettings | None = Non
         for category in dataset.categories:
             names.setdefault(category.id, category.name)
     counts = {name: Counter(view.d.category_ids[view.objects].tolist()) for name, view in views.items()}
+    rare = {n: dict(zip((c.id for c in d.categories), rarities(d), strict=True)) for n, d in splits.items()}
     categories = tuple(
-        CategoryFacts(id=i, name=names[i], objects={split: counts[split].get(i, 0) for split in splits})
+        CategoryFacts(
+            id=i,
+            name=names[i],
+            objects={split: counts[split].get(i, 0) for split in splits},
+            photos={split: rare[split][i].photos for split in splits if i in rare[split]},
+            rarest={split: rare[split][i].rarest for split in splits if i in rare[split]},
+        )
         for i in sorted(names)
     )
     facts = Facts(splits={name: split_facts(view) for name, view in views.items()}, categories=categories)

@@ -119,11 +119,22 @@ class SplitFacts(_Frozen):
 
 
 class CategoryFacts(_Frozen):
-    """One category, with its objects per split (crowds left out)."""
+    """One category, with its objects per split (crowds left out).
+
+    Attributes:
+        id: Of the category.
+        name: Of the category.
+        objects: How many there are.
+        photos: Photos that hold one.
+        rarest: Those of them that hold no category of fewer photos; a photo counts for one category only.
+    """
 
     id: int
     name: str
     objects: dict[str, int]
+    # Facts of older runs have neither.
+    photos: dict[str, int] = {}
+    rarest: dict[str, int] = {}
 
 
 class Example(_Frozen):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from maskwright.dataset import read_json
 from maskwright.errors import Problem, UserError
 from maskwright.facts import Facts, SplitFacts
+from maskwright.rarity import Rarity, expected, told
 from maskwright.settings import Settings, TrainSettings
 
 Source = Literal["default", "derived", "user"]
@@ -98,7 +99,7 @@ class Plan(_Frozen):
         mask_side: Cells of a predicted mask per side.
         categories: Names, in order of label 1..C.
         photos: Photos to train on.
-        steps_per_epoch: Photos x repeats / batch size.
+        steps_per_epoch: Photos x repeats / batch size; the mean, where photos of rare categories come more often.
         cache_mb: Memory for decoded photos.
         preflight_s: Seconds that the pre-flight may take, beside the budget; 0: there is none.
         reasons: By name, for every number above and every setting.
@@ -116,6 +117,13 @@ class Plan(_Frozen):
     # Plans of older runs have neither: a run that goes on needs no pre-flight, and its masks are of the usual size.
     preflight_s: float = 0.0
     mask_side: int = USUAL_MASK_SIDE
+
+    @property
+    def photos_per_epoch(self) -> int:
+        """How many photos an epoch has, each counted as often as it comes; the mean, where chance decides."""
+        if self.settings.repeat_rare:
+            return round(self.steps_per_epoch * (self.settings.batch_size or 1))
+        return self.photos * (self.settings.repeat or 1)
 
     @property
     def steps(self) -> int | None:
@@ -211,6 +219,7 @@ class _Planner:
         self.train: SplitFacts = facts.splits["train"]
         self.values: dict[str, Any] = {}
         self.stock = False
+        self.pass_photos: float = self.train.photos  # what a pass over the photos sees, repeats of rare ones included
         self.reasons: dict[str, Reason] = {}
 
     def set(self, name: str, value: Any, why: str, source: Source = "derived") -> Any:
@@ -240,10 +249,11 @@ class _Planner:
                 f"--batch-size {math.ceil(batch / devices) * devices}",
             )
         repeat = self.set("repeat", 1, "an epoch sees each photo once", default)
-        per_epoch = train.photos * repeat / batch
+        seen = self._rare()
+        per_epoch = seen * repeat / batch
         crowds = f"; {train.crowd} crowd objects in them teach nothing" if train.crowd else ""
         self._note("photos", f"those of the train split{crowds}")
-        self._note("steps_per_epoch", _epoch_text(train.photos, repeat, batch, per_epoch, self.stock or repeat > 1))
+        self._note("steps_per_epoch", _epoch_text(seen, repeat, batch, per_epoch, self.stock or repeat > 1))
         self._budget(per_epoch)
         self._learning(batch, per_epoch)
         side, canvas = self._input()
@@ -291,6 +301,15 @@ class _Planner:
             reasons=self.reasons,
             preflight_s=seconds,
         )
+
+    def _rare(self) -> float:
+        """Choose whether photos of rare categories are repeated; return how many photos a pass over them sees."""
+        threshold = self.set("repeat_rare", 0.0, "every photo comes as often as every other", "default")
+        if threshold:
+            rare = [Rarity(c.name, c.photos.get("train", 0), c.rarest.get("train", 0)) for c in self.facts.categories]
+            self._note("repeat_rare", f"you said so; {told(rare, self.train.photos, threshold)}", "user")
+            self.pass_photos = expected(rare, self.train.photos, threshold)
+        return self.pass_photos
 
     def _architecture(self) -> bool:
         """Choose the network and what it starts from; tell whether it is a stock one."""
@@ -442,8 +461,8 @@ class _Planner:
         self.set(
             "steps",
             max(steps, 1),
-            f"12 passes over {self.train.photos} photos, at least 1,600 photos seen, at most {most:,} steps"
-            f" (on a {self.machine.device.upper()})",
+            f"12 passes over {round(self.pass_photos, 1):.10g} photos, at least 1,600 photos seen, at most {most:,}"
+            f" steps (on a {self.machine.device.upper()})",
         )
 
     def _photos_per_s(self) -> float:
@@ -456,7 +475,7 @@ class _Planner:
         if "minutes" in self.values:
             training = float(self.values["minutes"] * 60)
         else:
-            photos = self.train.photos * self.values["repeat"]
+            photos = self.pass_photos * self.values["repeat"]
             steps = self.values.get("steps") or self.values["epochs"] * photos / self.values["batch_size"]
             training = steps * self.values["batch_size"] / self._photos_per_s()
         share = PREFLIGHT_SHARE * training
@@ -474,7 +493,7 @@ class _Planner:
     def _passes(self, per_epoch: float) -> float:
         """Return how often each photo will be seen; a guess where the budget is in minutes."""
         if "minutes" in self.values:
-            return float(self.values["minutes"] * 60 * self._photos_per_s() / self.train.photos)
+            return float(self.values["minutes"] * 60 * self._photos_per_s() / self.pass_photos)
         if "epochs" in self.values:
             return float(self.values["epochs"] * self.values["repeat"])
         return float(self.values["steps"] / per_epoch * self.values["repeat"])
@@ -567,7 +586,7 @@ def base_rate(architecture: str, optimiser: str, batch: int) -> float:
     return TIMM_RATE * math.sqrt(batch / ORIGIN_BATCH)
 
 
-def _epoch_text(photos: int, repeat: int, batch: int, per_epoch: float, whole: bool) -> str:
+def _epoch_text(photos: float, repeat: int, batch: int, per_epoch: float, whole: bool) -> str:
     """Say how many steps an epoch has.
 
     Example:
@@ -576,4 +595,4 @@ def _epoch_text(photos: int, repeat: int, batch: int, per_epoch: float, whole: b
     """
     times = f" x {repeat} repeats" if repeat > 1 else ""
     total = f" = {per_epoch:.10g} steps per epoch" if whole else ""
-    return f"{photos} photos{times} / {batch} per step{total}"
+    return f"{round(photos, 1):.10g} photos{times} / {batch} per step{total}"

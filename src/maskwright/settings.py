@@ -162,6 +162,9 @@ class TrainSettings(Settings):
     )
     warmup: int | None = Field(None, ge=0, description="Steps over which the learning rate rises.")
     repeat: int | None = Field(None, ge=1, description="Times that each photo is seen in an epoch.")
+    repeat_rare: Share | None = Field(
+        None, description="Photos of a category that a smaller share of the photos holds come more often; 0: none does."
+    )
     backbone_rate: float | None = Field(None, ge=0, description="The backbone's learning rate as a share of it.")
     weight_decay: float | None = Field(None, ge=0, description="Decoupled weight decay.")
     clip_norm: float | None = Field(None, gt=0, description="Gradients are scaled down to this norm.")

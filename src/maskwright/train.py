@@ -254,6 +254,9 @@ class _Training:
         batches = self._batches()
         try:
             with self.log, progress_bar(self.bar and self.first) as bar:
+                if settings.repeat_rare and not resume:  # the plan has told it; the log has it too
+                    why = self.plan.reasons["repeat_rare"].why
+                    self.log.write({"kind": "event", "step": 0, "what": "repeat_rare", "text": why})
                 while not self.stopped and ((done := self._share()) < 1.0 or at.step == 0):
                     # Before the step, so that a run interrupted in a validation goes on with that validation.
                     if at.step and (due := self._validations_due(done)) > at.validations:
@@ -317,7 +320,8 @@ class _Training:
             self.tell("the val split has no object: the last weights are kept, unvalidated")
             self.val = None
         how, sides = Augmentation.of(settings), sides_of(settings)
-        self.photos = Photos(truth, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb, sides)
+        rare = settings.repeat_rare or 0.0
+        self.photos = Photos(truth, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb, sides, rare)
         self.network = self.run.build(cast(str, settings.weights))
         if getattr(self.network, "loaded", None) is not None and not resume:
             self.tell(cast(Any, self.network).loaded.table())
@@ -385,7 +389,7 @@ class _Training:
     def _line(self, window: _Window, rate: float) -> None:
         mean = {k: v / window.count for k, v in window.values.items()}
         batch = cast(int, self.settings.batch_size)
-        photos = len(self.photos) * (self.settings.repeat or 1)  # in an epoch
+        photos = self.plan.photos_per_epoch
         per_epoch = max(1, math.ceil(photos / batch))
         done = self.at.step
         if self.steps is not None:
@@ -477,8 +481,7 @@ class _Training:
             self.network.train()
             at.smoothed_ap = one.smoothed
             at.best_ap, at.since_best = (one.smoothed, 0) if one.best else (at.best_ap, at.since_best + 1)
-            in_epoch = self.plan.photos * (self.settings.repeat or 1)
-            epoch = (at.step - 1) * cast(int, self.settings.batch_size) // in_epoch + 1
+            epoch = (at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos_per_epoch + 1
             entry = {
                 "kind": "validation",
                 "step": at.step,

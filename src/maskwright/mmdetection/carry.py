@@ -157,6 +157,11 @@ class _Carrier(Account):
             if times is not None:
                 often = self.settings.get("repeat", 1) * times.value
                 self.carry("repeat", often, times, f"steps an epoch: your photos x {often} / photos a step")
+        elif kind is not None and kind.value == "ClassBalancedDataset":
+            share = self.number(f"{path}.oversample_thr", least=0)
+            if share is not None:
+                why = "fractions of a repeat are drawn anew in each epoch; MMDetection rounds them up once"
+                self.carry("repeat_rare", share.value, share, why)
         elif kind is not None:
             self.tell("dropped", kind, "the datasets inside it are read without it")
         return self.datasets(f"{path}.{holder}")
