@@ -205,7 +205,7 @@ def test_repeated_photos_of_rare_categories_are_told_and_survive_an_interruption
     truth.select(np.isin(np.arange(len(truth)), nuts)).write(data / "annotations" / "instances_train.json")
     whole = train(data, tmp_path / "whole", **rare)
     first = log_of(whole.path)[0]
-    text = "you said so; nut is in 1 of 6 photos: its photos come 2.4 times an epoch"
+    text = "nut is in 1 of 6 photos: its photos come 2.4 times an epoch"
     assert first == {"kind": "event", "step": 0, "what": "repeat_rare", "text": text}
     step = next(line for line in log_of(whole.path) if line["kind"] == "step")
     assert step["epochs"] == round(6 * 2 / 7, 2)  # 7.4 photos an epoch, of which 7 are counted

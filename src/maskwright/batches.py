@@ -442,12 +442,12 @@ def batch_photos(
         seed: Of the training.
         factors: `(count,)`, how often each photo comes per epoch, if that is not once; see `maskwright.rarity`.
     """
-    places = range(step * batch_size, (step + 1) * batch_size)
+    turns = range(step * batch_size, (step + 1) * batch_size)
     if factors is None:
-        return [int(order(count, place // count, seed)[place % count]) for place in places]
+        return [int(order(count, turn // count, seed)[turn % count]) for turn in turns]
     chosen = []
-    for place in places:
-        epoch, offset, times = rarity.turn(factors, seed, place)
+    for turn in turns:
+        epoch, offset, times = rarity.turn(factors, seed, turn)
         chosen.append(int(np.repeat(np.arange(count), times)[order(int(times.sum()), epoch, seed)[offset]]))
     return chosen
 

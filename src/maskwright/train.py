@@ -255,7 +255,7 @@ class _Training:
         try:
             with self.log, progress_bar(self.bar and self.first) as bar:
                 if settings.repeat_rare and not resume:  # the plan has told it; the log has it too
-                    why = self.plan.reasons["repeat_rare"].why
+                    why = self.plan.reasons["repeat_rare"].why.removeprefix("you said so; ")
                     self.log.write({"kind": "event", "step": 0, "what": "repeat_rare", "text": why})
                 while not self.stopped and ((done := self._share()) < 1.0 or at.step == 0):
                     # Before the step, so that a run interrupted in a validation goes on with that validation.
