@@ -164,7 +164,9 @@ class _Bags(torch.autograd.Function):
         found = grad.new_empty((photos, height, width, channels), dtype=ctx.dtype)
         # Some channels at a time: the sums are made in 32 bits, and the table of a large map is a hundred megabytes.
         step = max(MOST_CELLS // rows, 1)
-        for part, goal in zip(grad.split(step, 1), found.view(rows, channels).split(step, 1), strict=True):
+        for part, goal in zip(
+            torch.split(grad, step, 1), torch.split(found.view(rows, channels), step, 1), strict=True
+        ):
             goal.copy_(
                 torch.ops.aten._embedding_bag_backward(
                     part.contiguous(), cells, offsets, *bags, rows, False, 0, False, weights
