@@ -242,8 +242,9 @@ def columns_of(
     if (np.isnan(measured[:, 0]) & np.isnan(boxes[:, 0]) & ~outlined).any():
         return None  # neither a mask nor a box
     areas = np.where(np.isnan(areas), measured[:, 0], areas)
-    tight = measured[:, 1:] + np.pad(measured[:, 1:3], ((0, 0), (2, 0)))
-    boxes = np.where(np.isnan(boxes), tight, boxes)
+    if np.isnan(boxes).any():
+        tight = measured[:, 1:] + np.pad(measured[:, 1:3], ((0, 0), (2, 0)))
+        boxes = np.where(np.isnan(boxes), tight, boxes)
     if outlined.any():
         return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, None, outlined)
     return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
@@ -267,7 +268,10 @@ def _boxes(given: Sequence[Any]) -> NDArray[np.float64]:
     """Turn COCO's `x y width height` into `x1 y1 x2 y2`; NaN where there is none."""
     nothing = (np.nan,) * 4
     if set(map(type, given)) <= {list, tuple} and set(map(len, given)) == {4}:  # as usual, and in a third of the time
-        boxes = np.array([*chain.from_iterable(given)], dtype=np.float64).reshape(-1, 4)
+        boxes = np.fromiter(chain.from_iterable(given), dtype=np.float64, count=4 * len(given)).reshape(-1, 4)
+        if np.isfinite(boxes).all() and (boxes[:, 2:] >= 0).all():
+            boxes[:, 2:] += boxes[:, :2]
+            return boxes
     else:
         boxes = np.array([nothing if box is None else box for box in given], dtype=np.float64).reshape(-1, 4)
     if len(boxes) != len(given) or np.isnan(boxes).any(axis=1).sum() != given.count(None):

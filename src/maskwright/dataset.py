@@ -32,7 +32,8 @@ from maskwright.objects import (
     coco_image,
     packed,
 )
-from maskwright.pieces import Pieces, collector_paused, read_in_pieces, read_json, rle_of
+from maskwright.pieces import Pieces, collector_paused, read_in_pieces, read_json
+from maskwright.segmentations import rle_of
 from maskwright.shards import find_shards
 
 __all__ = [  # those of `objects` too
@@ -512,9 +513,9 @@ def _of_pieces(pieces: Pieces, folder: Path | None) -> Dataset | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     known = {category.id for category in categories}
-    if len(known) != len(categories) or len(np.unique(pieces.images.ids)) != len(pieces.images):
+    if len(known) != len(categories) or not np.diff(np.sort(pieces.images.ids)).all():
         return None
-    if not known.issuperset(np.unique(pieces.columns.category_ids).tolist()):
+    if not np.isin(pieces.columns.category_ids, np.array(sorted(known), dtype=np.int64)).all():
         return None
     cats = tuple(sorted(categories, key=lambda c: c.id))
     extras = _extras(pieces.rest, folder)

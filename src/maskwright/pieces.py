@@ -20,9 +20,10 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter, methodcaller
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,11 +34,21 @@ from maskwright import pixels
 from maskwright.columns import Columns, Fields, Masks, columns_of
 from maskwright.errors import UserError
 from maskwright.files import MOST_PIXELS
+from maskwright.halves import Memory, Second, cores
 from maskwright.objects import Images
+from maskwright.segmentations import are_plain, check_polygons, draw_polygons, joined
+from maskwright.table import Table
 
 BLOCK = 1 << 20
 """Bytes that are read and parsed at a time."""
 
+LEAST_BYTES_FOR_TWO = 1 << 26
+"""A smaller file is read by one process: a second one needs a third of a second before it reads."""
+
+_SHARE = 0.5
+"""How much of the rows this process reads, if there are two."""
+
+_LEAST_TABLE = 1 << 20
 _MOST_BYTES_OF_A_ROW = 1 << 26
 _MOST_BYTES_OF_A_KEY = 1 << 10
 _KEYS = (b'"images"', b'"annotations"')
@@ -73,12 +84,15 @@ def read_in_pieces(path: Path) -> Pieces | None:
     """Read a COCO file that is plain throughout; `None` if the careful reader must look at it."""
     import orjson
 
+    second = None
     try:
         with path.open("rb") as handle:
             first_image, first_row = _find_arrays(handle)
             total = os.fstat(handle.fileno()).st_size
+            second = _second(total)  # it wakes up while photos are read
             images, after_images = _read_images(handle, first_image)
-            columns, masks, after_rows = _read_rows(handle, first_row, images, total)
+            end = total if first_row > first_image else first_image
+            columns, masks, after_rows = _read_rows(path, handle, first_row, end, images, second)
             rest, last = b"", 0
             spans = [(first_image, after_images, _MARKERS[0]), (first_row, after_rows, _MARKERS[1])]
             for start, end, marker in sorted(spans):
@@ -92,6 +106,9 @@ def read_in_pieces(path: Path) -> Pieces | None:
         document = orjson.loads(rest)
     except (_NotPlain, OSError, ValueError, KeyError, TypeError, OverflowError, AttributeError):
         return None
+    finally:
+        if second is not None:
+            second.close()
     for key, marker in zip(_KEYS, _MARKERS, strict=True):
         if not isinstance(document, dict) or document.pop(key[1:-1].decode(), None) != marker[1:-1].decode():
             return None
@@ -119,15 +136,22 @@ def _find_arrays(handle: IO[bytes]) -> tuple[int, ...]:
     return tuple(found[key] for key in _KEYS)
 
 
-def _array(handle: IO[bytes], start: int, take: Callable[[bytes], None]) -> int:
+def _array(handle: IO[bytes], start: int, take: Callable[[bytes], None], goal: int = 0) -> int:
     """Give an array of objects to `take`, in pieces of whole elements; return the place behind the array.
 
     `take` raises ValueError, and does nothing else, if what it is given is not JSON once it stands in brackets.
+
+    Args:
+        handle: The file.
+        start: Where the first element begins.
+        take: Takes elements.
+        goal: If an element proves to begin here, this is returned, and it and all behind it are not taken.
     """
     handle.seek(start)
     base, buffer = start, b""
     while True:
-        block = handle.read(BLOCK)
+        ahead = goal + 1 - base - len(buffer)  # with the brace that an element begins with
+        block = handle.read(min(BLOCK, ahead) if ahead > 0 else BLOCK)
         buffer += block
         if base == start and (empty := _EMPTY.match(buffer)):
             take(b"")
@@ -139,6 +163,11 @@ def _array(handle: IO[bytes], start: int, take: Callable[[bytes], None]) -> int:
             with contextlib.suppress(ValueError):
                 take(buffer[: cuts[-1].start() + 1])
                 base, buffer = base + cuts[-1].end(), buffer[cuts[-1].end() :]
+                if base == goal:
+                    return goal
+                continue
+            if len(block) == ahead:  # the goal is inside an element
+                goal = 0
                 continue
         end = _END.search(buffer)  # either the array ends in this piece, or the cut was no cut
         if end:
@@ -173,17 +202,31 @@ class _Places:
     """Where photos stand, by their id."""
 
     def __init__(self, ids: NDArray[np.int64]) -> None:
-        self._order = np.argsort(ids, kind="stable")
-        self._sorted = ids[self._order]
+        self._table: NDArray[np.int32] | None = None
+        if len(ids) and ids.min() >= 0 and ids.max() < max(_LEAST_TABLE, 16 * len(ids)):
+            self._table = np.full(ids.max() + 1, -1, dtype=np.int32)
+            self._table[ids[::-1]] = np.arange(len(ids), dtype=np.int32)[::-1]
+        else:
+            self._order = np.argsort(ids, kind="stable")
+            self._sorted = ids[self._order]
 
     def of(self, numbers: Sequence[int]) -> NDArray[np.int32]:
-        """Return the position of each photo, of several of one id any.
+        """Return the position of each photo, of several of one id the first.
 
         Raises:
             _NotPlain: If there is no such photo.
         """
         wanted = np.array(numbers, dtype=np.int64)
-        if len(wanted) and not len(self._sorted):
+        if not len(wanted):
+            return np.zeros(0, dtype=np.int32)
+        if self._table is not None:
+            if wanted.min() < 0 or wanted.max() >= len(self._table):
+                raise _NotPlain
+            found = self._table[wanted]
+            if found.min() < 0:
+                raise _NotPlain
+            return found
+        if not len(self._sorted):
             raise _NotPlain
         at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
         if (self._sorted[at] != wanted).any():
@@ -191,37 +234,202 @@ class _Places:
         return self._order[at].astype(np.int32)
 
 
-def _read_rows(handle: IO[bytes], start: int, images: Images, total: int) -> tuple[Columns, Masks, int]:
-    places = _Places(images.ids)
-    sizes = images.sizes()
-    # A polygon must not lie farther out than ten times the photo's side and 1,000 (`check_polygons`); three digits
-    # never do, four do not where photos are large enough.
-    longest = np.maximum(images.widths, images.heights).min(initial=1 << 30)
-    digits = 4 if longest >= 900 else 3
-    parts, spans = list[Columns](), list[NDArray[np.int64]]()
-    data = _buffer(total)
-    used = count = 0
+class _Rows:
+    """Takes rows of `annotations`, piece by piece.
 
-    def take(piece: bytes) -> None:
-        nonlocal used, count
-        found, outlines, texts = _columns(piece, digits, places, sizes, count + 1)
+    Args:
+        images: What the rows refer to.
+        span: Bytes of all rows, roughly.
+        most: At most so many bytes are put.
+        put: Takes polygons and RLEs end to end, and the place where they belong.
+        numbered: Every row must have an id of its own.
+
+    Attributes:
+        used: Bytes that were put.
+        table: What else was read.
+    """
+
+    def __init__(
+        self, images: Images, span: int, most: int, put: Callable[[int, bytes], None], *, numbered: bool = False
+    ) -> None:
+        self._places = _Places(images.ids)
+        self._sizes = images.sizes()
+        # A polygon must not lie farther out than ten times the photo's side and 1,000 (`check_polygons`); three digits
+        # never do, four do not where photos are large enough.
+        longest = np.maximum(images.widths, images.heights).min(initial=1 << 30)
+        self._digits = 4 if longest >= 900 else 3
+        self._span, self._most = span, most
+        self._put = put
+        self._numbered = numbered
+        self.used = 0
+        self.table = Table()
+
+    def take(self, piece: bytes) -> None:
+        """Take rows.
+
+        Raises:
+            ValueError: If it is no JSON; then nothing is taken.
+            _NotPlain: If the careful reader must look at it.
+        """
+        first = None if self._numbered else len(self.table) + 1
+        found, outlines, texts = _columns(piece, self._digits, self._places, self._sizes, first)
         assert found.outlined is not None, "columns_of says of every row whether it is an outline"
-        joined = b"".join([outlines, *filter(None, found.rles)])
-        if used + len(joined) > total:
-            raise _NotPlain
-        data[used : used + len(joined)] = np.frombuffer(joined, dtype=np.uint8)
-        span = _spans(found.rles, used + len(outlines))
-        span[:, found.outlined] = _spans(texts, used, gap=1)
-        spans.append(span)
-        parts.append(replace(found, rles=[]))
-        used += len(joined)
-        count += len(found.rles)
+        others = [rle for rle in found.rles if rle]
+        content = b"".join([outlines, *others]) if others else outlines
+        self.leave_room(len(content))
+        self._put(self.used, content)
+        span = _spans(found.rles, self.used + len(outlines))
+        span[:, found.outlined] = _spans(texts, self.used, gap=1)
+        if not len(self.table):
+            self.table.reserve(int(1.05 * self._span / (len(piece) + 1) * len(found.ids)))
+        self.table.append(found, span)
+        self.used += len(content)
 
-    after = _array(handle, start, take)
-    columns = Columns.join(parts)
-    assert columns.outlined is not None, "columns_of says of every row whether it is an outline"
-    starts, ends = np.concatenate(spans, axis=1)
-    return columns, Masks(data[:used], starts, ends, columns.outlined), after
+    def leave_room(self, count: int) -> None:
+        """Tell that so many bytes are to be put.
+
+        Raises:
+            _NotPlain: If they are too many.
+        """
+        if self.used + count > self._most:
+            raise _NotPlain
+
+
+def _read_rows(
+    path: Path, handle: IO[bytes], start: int, end: int, images: Images, second: Second | None
+) -> tuple[Columns, Masks, int]:
+    """Read the rows that begin at `start`, and end before `end`; return the place behind them too."""
+    total = os.fstat(handle.fileno()).st_size
+    goal = _middle(handle, start, end) if second is not None else 0
+    if second is not None and goal:
+        return _read_with_second(path, handle, (start, goal, end, total), images, second)
+    data = _buffer(total)
+
+    def put(at: int, content: bytes) -> None:
+        data[at : at + len(content)] = np.frombuffer(content, dtype=np.uint8)
+
+    rows = _Rows(images, end - start, total, put)
+    after = _array(handle, start, rows.take)
+    return rows.table.columns(), rows.table.masks(data[: rows.used]), after
+
+
+# ── a second process ─────────────────────────────────────────────────────────────────────────────────────────────────
+#
+# It reads rows from about the middle on. Where one begins there is only a guess, and what is read from a wrong place on
+# can look right. It counts only if the first process, which knows where each row begins, comes to just that place.
+
+
+@dataclass(frozen=True)
+class _Half:
+    """What the second process is told.
+
+    Attributes:
+        path: The file.
+        identity: Of the file, whatever is called so.
+        start: Where a row seems to begin.
+        end: All rows end before.
+        total: Bytes of the file.
+        place: From where on it puts masks.
+        images: What the rows refer to.
+    """
+
+    path: str
+    identity: tuple[int, ...]
+    start: int
+    end: int
+    total: int
+    place: int
+    images: Images
+
+
+def _second(total: int) -> Second | None:
+    """Start a second process, if it is worth it and can be."""
+    if total < LEAST_BYTES_FOR_TWO or cores() < 2:
+        return None
+    try:
+        return Second(__name__)
+    except OSError:
+        return None
+
+
+def _middle(handle: IO[bytes], start: int, end: int) -> int:
+    """Return where a row seems to begin, near the middle between two places; 0 if none does."""
+    import orjson
+
+    at = start + int((end - start) * _SHARE)
+    handle.seek(at)
+    text = handle.read(BLOCK)
+    for before, behind in pairwise(_BETWEEN.finditer(text)):
+        with contextlib.suppress(ValueError):
+            row = orjson.loads(text[before.end() : behind.start() + 1])
+            if isinstance(row, dict) and "image_id" in row:
+                return at + before.end()
+    return 0
+
+
+def _read_with_second(
+    path: Path, handle: IO[bytes], places: tuple[int, int, int, int], images: Images, second: Second
+) -> tuple[Columns, Masks, int]:
+    start, goal, end, total = places
+    room = goal - start  # for the masks of this process, which take less than their rows as a rule
+
+    def put(at: int, content: bytes) -> None:
+        if at + len(content) > room:
+            second.stop()  # its masks are written over
+        second.shared.write(at, content)
+
+    second.ask(read_half, _Half(str(path), _identity(handle), goal, end, total, room, images))
+    rows = _Rows(images, end - start, total, put)
+    after = _array(handle, start, rows.take, goal)
+    if after == goal:
+        after = _hand_over(second, rows, room) or _array(handle, goal, rows.take)
+    data = second.shared.array(rows.used)
+    data[:: mmap.PAGESIZE].max(initial=0)  # a page that this process has looked at is shared with those that it forks
+    return rows.table.columns(), rows.table.masks(data), after
+
+
+def read_half(half: _Half, answers: Memory, shared: Memory) -> tuple[int, int, Any]:
+    """Read rows to the end of their array: what the second process does.
+
+    Returns:
+        How many bytes of masks it put in `shared`, the place in the file behind the array, what `Table.receive` needs.
+
+    Raises:
+        Exception: If anything is not plain; who asked finds out for itself.
+    """
+
+    def put(at: int, content: bytes) -> None:
+        shared.write(half.place + at, content)
+
+    with collector_paused(), open(half.path, "rb") as handle:
+        if _identity(handle) != half.identity:
+            raise _NotPlain  # another file has taken its name
+        rows = _Rows(half.images, half.end - half.start, half.total, put, numbered=True)
+        after = _array(handle, half.start, rows.take)
+    return rows.used, after, rows.table.send(answers)
+
+
+def _hand_over(second: Second, rows: _Rows, room: int) -> int:
+    """Put what the second process has read behind what was read here; return the place behind it, or 0."""
+    try:
+        answer = second.answer()
+        if answer is None:
+            return 0
+        used, after, sent = answer
+        rows.table.receive(second.answers, sent, rows.used)
+    except OSError:
+        return 0
+    rows.leave_room(used)
+    data = second.shared.array(room + used)
+    data[rows.used : rows.used + used] = data[room:]
+    rows.used += used
+    second.shared.cut(rows.used)
+    return int(after)
+
+
+def _identity(handle: IO[bytes]) -> tuple[int, ...]:
+    found = os.fstat(handle.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _buffer(size: int) -> NDArray[np.uint8]:
@@ -267,11 +475,18 @@ _FIELDS = attrgetter("image_id", "id", "category_id", "iscrowd", "score", "area"
 
 
 def _columns(
-    piece: bytes, digits: int, places: _Places, sizes: Sequence[pixels.Size], first: int
+    piece: bytes, digits: int, places: _Places, sizes: Sequence[pixels.Size], first: int | None
 ) -> tuple[Columns, bytes, list[bytes]]:
     """Read a piece of the annotations; return the polygons of the rows that are `outlined` beside them, as JSON.
 
     They are returned end to end, each behind a line break, and one by one.
+
+    Args:
+        piece: Rows, which become JSON in brackets.
+        digits: See `are_plain_polygons`.
+        places: Where photos stand.
+        sizes: `(height, width)` of each photo.
+        first: The id of the first row, if it has none; `None`: it must have one.
 
     Raises:
         ValueError: If it is no JSON.
@@ -290,18 +505,21 @@ def _columns(
     columns = [*zip(*map(_FIELDS, rows), strict=True)] or [()] * 8
     numbers, ids, categories, crowd, scores, areas, boxes, raws = columns
     if msgspec.UNSET in ids:
+        if first is None:
+            raise _NotPlain
         ids = tuple(n if number is msgspec.UNSET else number for n, number in enumerate(ids, start=first))
     positions = places.of(numbers)
     written = [*map(bytes, raws)]
-    outlined = np.fromiter(map(methodcaller("startswith", b"[["), written), dtype=np.bool_, count=len(rows))
-    others = np.flatnonzero(~outlined).tolist()
+    others = [k for k, text in enumerate(written) if text[:2] != b"[["]
+    outlined = np.ones(len(rows), dtype=np.bool_)
+    outlined[others] = False
     segmentations: list[Any] = [None] * len(rows)
     for k in others:
         segmentations[k] = orjson.loads(written[k])
     texts = [written[k] for k in np.flatnonzero(outlined).tolist()] if others else written
-    joined = _joined(texts)
+    outlines = joined(texts)
     spread = [k for k in others if isinstance(segmentations[k], list) and segmentations[k]]  # [ [1, 2, ...
-    if spread or (texts and not _are_plain(joined, len(texts), digits)):  # checked as numbers
+    if spread or (texts and not are_plain(outlines, len(texts), digits)):  # checked as numbers
         for k in [*spread, *np.flatnonzero(outlined).tolist()]:
             polygons = segmentations[k] or orjson.loads(written[k])
             try:
@@ -310,121 +528,12 @@ def _columns(
                 raise _NotPlain from None
             written[k], segmentations[k], outlined[k] = orjson.dumps(polygons), None, True
         texts = [written[k] for k in np.flatnonzero(outlined).tolist()]
-        joined = _joined(texts)
+        outlines = joined(texts)
     fields = Fields(positions, ids, categories, crowd, scores, areas, boxes, segmentations, outlined)
     found = columns_of(fields, sizes, draw_polygons)
     if found is None:
         raise _NotPlain
-    return found, joined, texts
-
-
-def _joined(texts: Sequence[bytes]) -> bytes:
-    return b"\n" + b"\n".join(texts) if texts else b""
-
-
-def are_plain_polygons(texts: Sequence[bytes], digits: int) -> bool:
-    """Tell whether each text is a list of polygons that are plain beyond doubt, without parsing a number.
-
-    Plain means: lists of at least three points, x and y; numbers without exponents, with at most so many digits before
-    the point. `False` means that it must be parsed to be known.
-
-    Args:
-        texts: Each known to be JSON.
-        digits: At most so many before the point.
-
-    Example:
-        >>> are_plain_polygons([b"[[1, 2.5, 3, 4, 5, 6]]"], 3), are_plain_polygons([b"[[1, 2, 3, 4]]"], 3)
-        (True, False)
-    """
-    return not texts or _are_plain(_joined(texts), len(texts), digits)
-
-
-def _are_plain(joined: bytes, count: int, digits: int) -> bool:
-    joined += b"\n"
-    shape = joined.translate(None, b"0123456789-. ")
-    brackets = shape.translate(None, b",")
-    if brackets.replace(b"[]", b"") != b"\n" + b"[]\n" * count:
-        return False
-    marks = np.frombuffer(shape, dtype=np.uint8)
-    is_open, is_close, is_comma = marks == ord("["), marks == ord("]"), marks == ord(",")
-    if not np.array_equal(is_close[:-2] & is_comma[1:-1], is_comma[1:-1] & is_open[2:]):
-        return False  # a number beside polygons
-    opens = np.flatnonzero(is_open[:-1] & ~is_open[1:])
-    closes = np.flatnonzero(is_close[1:] & ~is_close[:-1])
-    if len(opens) != len(closes):
-        return False
-    commas = closes - opens  # one less than the numbers between
-    if (commas < 5).any() or (commas % 2 == 0).any():
-        return False
-    return _are_short(np.frombuffer(joined, dtype=np.uint8), digits)
-
-
-def _are_short(joined: NDArray[np.uint8], digits: int) -> bool:
-    """Tell whether no number has more digits before its point."""
-    is_digit = joined - np.uint8(ord("0")) < 10
-    long = is_digit
-    for _ in range(digits):
-        long = long[1:] & is_digit[: len(long) - 1]
-    if not long.any():
-        return True
-    change = np.flatnonzero(is_digit[1:] != is_digit[:-1]) + 1  # text begins and ends with a line break
-    starts, ends = change[0::2], change[1::2]
-    return not ((ends - starts > digits) & (joined[starts - 1] != ord("."))).any()
-
-
-def check_polygons(segmentation: list[Any], size: pixels.Size) -> None:
-    """Refuse polygons that cannot be drawn.
-
-    Args:
-        segmentation: COCO's list of polygons.
-        size: `(height, width)` of the photo.
-
-    Raises:
-        ValueError: If one has too few points, or a coordinate that is no number or far outside the photo.
-    """
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon needs at least three points, as [x1, y1, x2, y2, x3, y3, ...]")
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("a polygon has a coordinate that is not a number") from None
-        if not np.isfinite(points).all():
-            raise ValueError("a polygon has a coordinate that is not a finite number")
-        if np.abs(points).max() > 10 * max(size) + 1000:
-            raise ValueError("a polygon lies far outside the photo")  # drawing it would take memory without end
-
-
-def draw_polygons(segmentation: list[Any], size: pixels.Size) -> bytes:
-    """Turn COCO's list of polygons into RLE, once they are known to be sound.
-
-    Raises:
-        ValueError: As `check_polygons`.
-    """
-    check_polygons(segmentation, size)
-    return pixels.from_polygons(segmentation, size)
-
-
-def rle_of(segmentation: Any, size: pixels.Size) -> bytes:
-    """Turn any COCO `segmentation` into RLE at the photo's size.
-
-    Raises:
-        ValueError: If it is not a polygon list or an RLE of that size.
-    """
-    if isinstance(segmentation, list):
-        return draw_polygons(segmentation, size)
-    if not isinstance(segmentation, dict) or "counts" not in segmentation:
-        raise ValueError("a segmentation is a list of polygons or an RLE with 'size' and 'counts'")
-    stated = tuple(int(v) for v in segmentation.get("size", size))
-    if stated != tuple(size):
-        raise ValueError(f"the RLE's size (height, width) {stated} is not the photo's {tuple(size)}")
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        return pixels.from_counts(counts, size)
-    if not isinstance(counts, str | bytes):
-        raise ValueError("an RLE's counts are text, or a list of runs")
-    rle = counts.encode("ascii") if isinstance(counts, str) else counts
-    return pixels.checked(rle, size)
+    return found, outlines, texts
 
 
 @contextlib.contextmanager
