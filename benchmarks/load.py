@@ -9,13 +9,13 @@ libraries imported before; areas and masks of a sample, which must be equal; and
 reading 2,000 masks at random, add in private memory (`Private_*` of /proc/<pid>/smaps_rollup). The same loop over
 processes that read nothing but take up the same libraries shows what a process costs by itself.
 
-Both tools are given `--cores` cores, 2 by default. pycocotools uses one. Maskwright starts a second process where it may
-use two cores: starting it is part of the time, its processor time is counted, and all of its memory, its interpreter and
-libraries included. The memory of both together is looked at every 10 ms: what is their own, what the files of their
-libraries take in each, and the memory that they share, once. The peak is that or the high-water mark that the system
-keeps of the process that loads, whichever is larger.
+Both tools are given `--cores` cores, 2 by default. pycocotools uses one. Maskwright starts a second process where it
+may use two: starting it is part of the time, its processor time counts, and so does all of its memory, interpreter and
+libraries included. The memory of both is looked at every 10 ms: what is their own, what the files of their libraries
+take in each, and once the memory that they share. The peak is that, or the high-water mark that the system keeps of the
+process that loads, whichever is larger.
 
-Run: python benchmarks/load.py [--masks polygons|rle] [--photos 118000] [--objects 860000] [--file KEPT.json] [--cores 2]
+Run: python benchmarks/load.py [--masks polygons|rle] [--photos 118000] [--objects 860000] [--file KEPT.json]
 """
 
 from __future__ import annotations

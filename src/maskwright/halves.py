@@ -33,6 +33,8 @@ _MOST_DESCRIPTORS = 256
 """An array over memory keeps a descriptor open, of which a process may have 1024; most are left to others."""
 
 _LENGTH = 8
+_DONE = b"maskwright: all of it is here"
+"""What an answer ends with: where the user's program reaps processes itself, it is not known how one has ended."""
 
 
 class Memory:
@@ -167,12 +169,19 @@ class Second:
             self._process.stdin.write(len(job).to_bytes(_LENGTH, "little"))
             self._process.stdin.flush()
 
-    def answer(self) -> Any:
-        """Wait, and return what the work returned; `None` if there is no answer."""
-        if self._process.wait() != 0 or self._stopped:
+    def answer(self, patience_s: float) -> Any:
+        """Wait, and return what the work returned; `None` if there is no answer, or none in so many seconds."""
+        try:
+            if self._process.wait(patience_s) != 0 or self._stopped:
+                return None
+        except subprocess.TimeoutExpired:
+            self.stop()
             return None
-        end = len(self.answers) - _LENGTH
-        length = int.from_bytes(self.answers.read(end, _LENGTH), "little")
+        end = len(self.answers) - len(_DONE) - _LENGTH
+        last = self.answers.read(end, _LENGTH + len(_DONE))
+        if last[_LENGTH:] != _DONE:
+            return None
+        length = int.from_bytes(last[:_LENGTH], "little")
         return pickle.loads(self.answers.read(end - length, length))
 
     def stop(self) -> None:
@@ -218,7 +227,7 @@ def do(length: int, answers: Memory, shared: Memory) -> None:
     """Do the work that `ask` has put in the first bytes of `answers`, and put what it returns at the end."""
     work, argument = pickle.loads(answers.read(0, length))
     content = pickle.dumps(work(argument, answers, shared))
-    answers.append(content + len(content).to_bytes(_LENGTH, "little"))
+    answers.append(content + len(content).to_bytes(_LENGTH, "little") + _DONE)
 
 
 def _leave_with_parent() -> None:

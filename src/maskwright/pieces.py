@@ -19,6 +19,7 @@ import json
 import mmap
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +48,9 @@ LEAST_BYTES_FOR_TWO = 1 << 26
 
 _SHARE = 0.5
 """How much of the rows this process reads, if there are two."""
+
+_PATIENCE_S, _PATIENCE = 5.0, 3.0
+"""How long the second process is waited for: seconds, and so many times what this process needed for its part."""
 
 _LEAST_TABLE = 1 << 20
 _MOST_BYTES_OF_A_ROW = 1 << 26
@@ -380,9 +384,11 @@ def _read_with_second(
 
     second.ask(read_half, _Half(str(path), _identity(handle), goal, end, total, room, images))
     rows = _Rows(images, end - start, total, put)
+    started = time.monotonic()
     after = _array(handle, start, rows.take, goal)
     if after == goal:
-        after = _hand_over(second, rows, room) or _array(handle, goal, rows.take)
+        patience_s = _PATIENCE_S + _PATIENCE * (time.monotonic() - started)
+        after = _hand_over(second, rows, room, patience_s) or _array(handle, goal, rows.take)
     data = second.shared.array(rows.used)
     data[:: mmap.PAGESIZE].max(initial=0)  # a page that this process has looked at is shared with those that it forks
     return rows.table.columns(), rows.table.masks(data), after
@@ -409,10 +415,10 @@ def read_half(half: _Half, answers: Memory, shared: Memory) -> tuple[int, int, A
     return rows.used, after, rows.table.send(answers)
 
 
-def _hand_over(second: Second, rows: _Rows, room: int) -> int:
+def _hand_over(second: Second, rows: _Rows, room: int, patience_s: float) -> int:
     """Put what the second process has read behind what was read here; return the place behind it, or 0."""
     try:
-        answer = second.answer()
+        answer = second.answer(patience_s)
         if answer is None:
             return 0
         used, after, sent = answer
