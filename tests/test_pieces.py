@@ -158,6 +158,7 @@ class Inside(halves.Second):
         self._stopped = True
 
     def close(self):
+        Inside.kept = len(self.shared)
         self.answers.close()
         self.shared.close()
 
@@ -312,6 +313,8 @@ def test_faults_in_either_half_are_told_as_by_one(tmp_path, monkeypatch, changes
     del handed[:]
     assert outcome(path) == alone
     assert [bool(after) for after in handed] == ([] if is_handed_over is None else [is_handed_over])
+    if quickly is not None:
+        assert Inside.kept == len(read_in_pieces(path).masks.data)
 
 
 @two_processes
@@ -345,11 +348,13 @@ def test_masks_that_take_more_than_their_rows_stop_the_second(tmp_path, monkeypa
     """Numbers that must be written anew can be longer than they were: `1e2` is `100.0`."""
     sides = [[-1e2, 1e2, 1e2, 1e2, 1e2, -1e2] * 50]
     path = tmp_path / "d.json"
-    path.write_text(many(40, **{f"_{n}": {"segmentation": sides} for n in range(40)}).replace("100.0", "1e2"))
+    changes = {f"_{n}": {"segmentation": sides} if n < 20 else {"note": "x" * 2000} for n in range(40)}
+    path.write_text(many(40, **changes).replace("100.0", "1e2"))
     alone = outcome(path)
     handed = two(monkeypatch)
     assert outcome(path) == alone
     assert handed == [0]
+    assert Inside.kept == len(read_in_pieces(path).masks.data)
 
 
 def kill_itself(half, answers, shared):

@@ -389,6 +389,8 @@ def _read_with_second(
     if after == goal:
         patience_s = _PATIENCE_S + _PATIENCE * (time.monotonic() - started)
         after = _hand_over(second, rows, room, patience_s) or _array(handle, goal, rows.take)
+    second.stop()
+    second.shared.cut(rows.used)  # masks of its that did not count take no memory
     data = second.shared.array(rows.used)
     data[:: mmap.PAGESIZE].max(initial=0)  # a page that this process has looked at is shared with those that it forks
     return rows.table.columns(), rows.table.masks(data), after
@@ -429,7 +431,6 @@ def _hand_over(second: Second, rows: _Rows, room: int, patience_s: float) -> int
     data = second.shared.array(room + used)
     data[rows.used : rows.used + used] = data[room:]
     rows.used += used
-    second.shared.cut(rows.used)
     return int(after)
 
 
