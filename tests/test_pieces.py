@@ -348,7 +348,7 @@ def test_masks_that_take_more_than_their_rows_stop_the_second(tmp_path, monkeypa
     """Numbers that must be written anew can be longer than they were: `1e2` is `100.0`."""
     sides = [[-1e2, 1e2, 1e2, 1e2, 1e2, -1e2] * 50]
     path = tmp_path / "d.json"
-    changes = {f"_{n}": {"segmentation": sides} if n < 20 else {"note": "x" * 2000} for n in range(40)}
+    changes = {f"_{n}": {"segmentation": sides} if n < 24 else {"note": "x" * 2000} for n in range(40)}
     path.write_text(many(40, **changes).replace("100.0", "1e2"))
     alone = outcome(path)
     handed = two(monkeypatch)
