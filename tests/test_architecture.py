@@ -57,6 +57,7 @@ ORDER = (
     "cutouts",
     "canvas",
     "compose",
+    "usable",
     "mmdetection",
     "settings_from",
     "alignment",

@@ -38,13 +38,14 @@ from maskwright.log import Log, clock, memory_mb, progress_bar
 from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan, stored
-from maskwright.preflight import preflight, usable
+from maskwright.preflight import preflight
 from maskwright.run import BEST, LAST, RESUME, Run
 from maskwright.scale.gang import ProcessesDiedError, together
 from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken
 from maskwright.trackers import open_tracker, require
+from maskwright.usable import usable
 from maskwright.validation import readable_part, validate
 
 CHECKPOINT_EVERY_S = 60.0

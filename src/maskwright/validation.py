@@ -19,8 +19,8 @@ from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation, evaluate
 from maskwright.files import UnreadableImage, read_photo
 from maskwright.models import Segmenter
-from maskwright.preflight import part_of
 from maskwright.run import Run
+from maskwright.usable import part_of
 
 
 @dataclass(frozen=True)
