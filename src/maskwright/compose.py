@@ -548,15 +548,7 @@ def _carry(data: Path, train: Dataset, folder: Path) -> dict[str, int]:
         if dataset is None:
             continue
         for image in dataset.images:
-            path = dataset.photo_path(image)
-            try:
-                files.link_or_copy(path, folder / split / image.file_name)
-            except OSError as error:
-                raise UserError(
-                    "a photo cannot be put into the output; nothing was left half-done",
-                    [f"{path}: {error.strerror or error}"],
-                    "check that it is still there and that the disk has space, then run the command again",
-                ) from None
+            files.put_photo(dataset.photo_path(image), folder / split / image.file_name)
         carried[split] = len(dataset.images)
         if split != "train":
             place = folder / "annotations"

@@ -262,6 +262,22 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
     shutil.copy2(source, target)
 
 
+def put_photo(source: str | Path, target: str | Path) -> None:
+    """Put a photo into an output that is still being made, by `link_or_copy`.
+
+    Raises:
+        UserError: If it cannot be.
+    """
+    try:
+        link_or_copy(source, target)
+    except OSError as error:
+        raise UserError(
+            "a photo cannot be put into the output; nothing was left half-done",
+            [f"{source}: {error.strerror or error}"],
+            "check that it is still there and that the disk has space, then run the command again",
+        ) from None
+
+
 def is_file(path: Path) -> bool:
     """Tell whether there is a file of this name, also if no file could have it (too long, a zero byte)."""
     try:

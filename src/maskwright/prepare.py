@@ -481,14 +481,7 @@ def _write(
 def _link(rows: Rows, folder: Path) -> None:
     """Put photos into the output folder."""
     for place, path in zip(rows.places, rows.paths, strict=True):
-        try:
-            files.link_or_copy(path, f"{folder}/{place}")
-        except OSError as error:
-            raise UserError(
-                "a photo cannot be put into the output; nothing was left half-done",
-                [f"{path}: {error.strerror or error}"],
-                "check that it is still there and that the disk has space, then run the command again",
-            ) from None
+        files.put_photo(path, f"{folder}/{place}")
 
 
 def _summary(prepared: Prepared) -> list[str]:
