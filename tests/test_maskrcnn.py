@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskwright import plan
 from maskwright.models import ARCHITECTURES, maskrcnn
 from maskwright.models.maskrcnn import sureness
 
@@ -69,3 +70,21 @@ def test_finer_masks_are_learned() -> None:
     loss.backward()
     assert 0 < float(loss.detach()) < 5
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in finer.mask_head.parameters())
+
+
+def test_the_plan_knows_the_windows_of_masks() -> None:
+    """The plan imports no torch, so it has the number of its own."""
+    assert plan.MASK_WINDOW == maskrcnn.WINDOW
+    assert plan.USUAL_MASK_SIDE == maskrcnn.MaskRCNNSpec(categories=1).mask_side == 2 * maskrcnn.MASK_ROI
+
+
+def test_a_deeper_finest_map_is_learned_and_is_of_more_layers() -> None:
+    torch.manual_seed(0)
+    deep = ARCHITECTURES["maskrcnn-nano"](SIZES | {"fine_channels": 24, "fine_layers": 3}, "none").train()
+    more = [p for name, p in deep.named_parameters() if name.startswith("fine_more.")]
+    assert [tuple(p.shape) for p in more] == [(24, 24, 3, 3), (24,)] * 2
+    masks = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8)
+    masks[0, 8:56, 16:80] = 1
+    target = {"boxes": torch.tensor([[16.0, 8.0, 80.0, 56.0]]), "labels": torch.tensor([1]), "masks": masks}
+    deep.losses(photo(), [target])["mask"].backward()
+    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in more)

@@ -109,6 +109,20 @@ def test_the_nano_starts_from_its_own_weights_and_from_no_others(folder, tmp_pat
         ARCHITECTURES["maskrcnn-nano"](sizes, "coco")
 
 
+@pytest.mark.parametrize("finest", [{"fine_channels": 32, "fine_layers": 1}, {"fine_channels": 16, "fine_layers": 3}])
+def test_a_new_nano_has_the_finest_map_of_the_file_that_it_starts_from(folder, tmp_path, finest):
+    assert beginning("maskrcnn-nano", None, "imagenet") == beginning("maskrcnn-nano", None, "none") == module.FINEST
+    first = ARCHITECTURES["maskrcnn-nano"]({"categories": 2} | finest, "none")
+    path = tmp_path / "a.safetensors"
+    told = module_json({"architecture": "maskrcnn-nano", "sizes": {"categories": 2} | finest})
+    save_tensors(path, first.state_dict(), {"maskwright": told})
+    assert beginning("maskrcnn-nano", None, str(path)) == finest
+    network = ARCHITECTURES["maskrcnn-nano"]({"categories": 2} | beginning("maskrcnn-nano", None, str(path)), str(path))
+    assert not network.loaded.rebuilt
+    assert all(torch.equal(v, network.state_dict()[k]) for k, v in first.state_dict().items())
+    assert beginning("maskrcnn-nano", None, str(folder / "torchvision.pth")) == {}  # refused when it is loaded
+
+
 def test_imagenet_and_coco_are_files_of_torchs_hub(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     place = tmp_path / "hub" / "checkpoints"
@@ -174,7 +188,7 @@ def test_random_weights_have_norms_that_follow_the_batch_and_train_everything():
     how = Conventions.of(sizes["conventions"])
     assert how == replace(NATIVE, norm="live")
     assert sizes["frozen_stages"] == 0
-    assert beginning("maskrcnn-nano", None, "none") == {}
+    assert beginning("maskrcnn-nano", None, "none") == module.FINEST  # nothing of norms
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ class MaskRCNNSpec:
         mask_channels: Width of the mask head.
         mask_layers: Its 3x3 convolutions.
         fine_channels: Width of the finest map, which only the mask head reads.
+        fine_layers: Its 3x3 convolutions.
         mask_side: Cells of a mask per side; at least 28.
         rois_per_photo: Boxes per photo that the box head learns from in each step, at most.
         mask_rois_per_photo: Boxes per photo that the mask head learns from in each step, at most.
@@ -83,6 +84,7 @@ class MaskRCNNSpec:
     mask_channels: int = 64
     mask_layers: int = 3
     fine_channels: int = 32
+    fine_layers: int = 1
     mask_side: int = 28
     rois_per_photo: int = 64
     mask_rois_per_photo: int = 16
@@ -186,6 +188,12 @@ class MaskRCNN(nn.Module):
         self.fine = nn.Conv2d(backbone.channels[0], spec.fine_channels, 1)
         self.fine_context = nn.Conv2d(c, spec.fine_channels, 1)
         self.fine_mix = nn.Conv2d(spec.fine_channels, spec.fine_channels, 3, padding=1)
+        self.fine_more = nn.Sequential()
+        for _ in range(spec.fine_layers - 1):
+            more = nn.Conv2d(spec.fine_channels, spec.fine_channels, 3, padding=1)
+            nn.init.kaiming_normal_(more.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, more.bias))
+            self.fine_more.extend([more, nn.ReLU(inplace=True)])
         # Every pixel of it says which category it is of: dense teaching for the map that masks are cut from.
         self.semantic = nn.Conv2d(spec.fine_channels, spec.categories, 1)
         nn.init.constant_(cast(Tensor, self.semantic.bias), -2.0)  # most pixels are background
@@ -210,7 +218,7 @@ class MaskRCNN(nn.Module):
         finest = found.pop("4")
         pyramid = self.pyramid(found)
         context = functional.interpolate(self.fine_context(pyramid["8"]), scale_factor=2.0, mode="nearest")
-        fine = functional.relu(self.fine_mix(functional.relu(self.fine(finest) + context)))
+        fine = self.fine_more(functional.relu(self.fine_mix(functional.relu(self.fine(finest) + context))))
         pyramid["semantic"] = self.semantic(fine)
         # The mask head reads, beside the features, how much each pixel looks like an object of any category.
         pyramid["4"] = torch.cat([fine, pyramid["semantic"].amax(1, keepdim=True)], 1)

@@ -40,6 +40,10 @@ HEADS_OF_CATEGORIES = (
 )
 """The layers whose size is that of the list of categories."""
 
+FINEST = {"fine_channels": 48, "fine_layers": 2}
+"""Sizes of the map that `maskrcnn-nano` cuts masks from, in new runs; `benchmarks/recipe.py` measures them against 32
+channels and one layer, which older runs have, and which are what a run means that names none."""
+
 SHOWN = 6
 
 
@@ -319,13 +323,14 @@ def beginning(architecture: str, backbone: str | None, weights: str) -> dict[str
         weights: `none`, `imagenet`, `coco` or a file.
 
     Returns:
-        For a stock network its `conventions`, `backbone` and `frozen_stages`; of others nothing.
+        For a stock network its `conventions`, `backbone` and `frozen_stages`; for `maskrcnn-nano` the sizes of its
+        finest map: ours of today, or those of the file.
 
     Raises:
         UserError: If a file cannot be read, or is of another network.
     """
     if architecture == "maskrcnn-nano":
-        return {}
+        return dict(FINEST) if weights in ("none", "imagenet", "coco") else _finest_of_file(weight_file(Path(weights)))
     how = NATIVE
     if backbone is not None:
         mean, std = input_colours(backbone)
@@ -341,6 +346,16 @@ def beginning(architecture: str, backbone: str | None, weights: str) -> dict[str
         how = _of_file(weight_file(Path(weights)), architecture, how)
     frozen = 0 if weights == "none" or backbone is not None else 2
     return {"backbone": backbone, "conventions": how.json(), "frozen_stages": frozen}
+
+
+def _finest_of_file(path: Path) -> dict[str, int]:
+    """Return the sizes of the finest map in a file of `maskrcnn-nano`; nothing of other files, which are refused."""
+    tensors = read_checkpoint(path).tensors
+    width = tensors.get("fine.weight")
+    if width is None:
+        return {}
+    more = sum(name.startswith("fine_more.") and name.endswith(".weight") for name in tensors)
+    return {"fine_channels": len(width), "fine_layers": 1 + more}
 
 
 def _of_file(path: Path, architecture: str, how: Conventions) -> Conventions:

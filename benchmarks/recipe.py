@@ -1,0 +1,186 @@
+"""What each part of the recipe is worth: the same training with and without it, on three sets.
+
+    python benchmarks/recipe.py [demo] [hammer] [fruits] [--row NAME ...] [--seeds 1] [--results rows.jsonl]
+
+A row is `maskrcnn-nano` as it is planned, with one thing changed. All trainings of a set have the same number of steps,
+a third to a half of what a few minutes give, so that the figures do not depend on how busy the machine is; what a row
+costs is its time per step beside them. The sets and their splits are those of `accuracy.py`, prepared once in `--work`.
+Validation runs once, after the last step. Rows that only change how objects are found use the weights of `as planned`.
+
+Every finished row is a line of the results file, and rows that are in it are not run again: several calls, each pinned
+to a core of its own, can share the work. At the end all rows of the file are printed, with the difference to `as
+planned` of the same seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import maskwright as mw
+from accuracy import raw_folder
+from machine import describe
+from maskwright.models import ARCHITECTURES, maskrcnn
+
+STEPS = {"demo": 400, "hammer": 400, "fruits": 250}
+SHOWN = ("segm/AP", "segm/AP75", "boundary/AP", "bbox/AP")
+NANO = "maskrcnn-nano"
+PLANNED = "as planned"
+BACKGROUNDS = {"demo": "hammer", "hammer": "fruits", "fruits": "hammer"}
+"""Over whose photos objects are pasted by `composed`: sets that show none of the category."""
+
+
+@contextmanager
+def sizes(**changed: Any) -> Iterator[None]:
+    """Build the network with other sizes inside the block."""
+    usual = ARCHITECTURES[NANO]
+    ARCHITECTURES[NANO] = lambda given, weights: usual({**given, **changed}, weights)
+    try:
+        yield
+    finally:
+        ARCHITECTURES[NANO] = usual
+
+
+@contextmanager
+def box_scores() -> Iterator[None]:
+    """Take the box head's score alone inside the block."""
+    usual = maskrcnn.sureness
+    maskrcnn.sureness = lambda masks: torch.ones_like(masks[:, 0, 0])
+    try:
+        yield
+    finally:
+        maskrcnn.sureness = usual
+
+
+def settings_row(**settings: Any) -> dict[str, Any]:
+    return {"settings": settings}
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    PLANNED: {},
+    "large-scale jitter": settings_row(scale_jitter=3.0),
+    "no jitter of scale": settings_row(scale_jitter=1.0),
+    "copy-paste": settings_row(copy_paste=0.5),
+    "composed pictures": {"composed": True},
+    "EMA": settings_row(ema=0.99),
+    "masks of 28 x 28": {"network": lambda: sizes(mask_side=28)},
+    "a plain finest map": {"network": lambda: sizes(fine_channels=32, fine_layers=1)},
+    "scores of boxes alone": {"found": box_scores},
+    "test-time flips": {"predict": {"test_time_flip": True}},
+}
+
+
+def scores(name: str, data: Path, run: Path, out: Path, row: Mapping[str, Any]) -> dict[str, float]:
+    """Find objects and score them."""
+    split = "test" if name == "demo" else "val"
+    with row.get("network", nullcontext)(), row.get("found", nullcontext)():
+        mw.predict(run, data, out, split=split, overwrite=True, **row.get("predict", {}))
+    truth = data / "annotations" / f"instances_{split}.json"
+    metrics = mw.evaluate(truth, out / "detections.json", boundary=True, bootstrap=0).metrics
+    return {key: metrics[key] or 0.0 for key in SHOWN}
+
+
+def prepared(name: str, shared: Path, work: Path) -> Path:
+    """Return the data folder of a set, made once."""
+    data = work / name / "data"
+    if not data.exists():
+        mw.prepare(raw_folder(name, shared, work / name), out=data)
+    return data
+
+
+def composed(name: str, data: Path, shared: Path, work: Path) -> Path:
+    """Return a data folder with as many pasted pictures as photos, and these."""
+    out = work / name / "composed"
+    if not out.exists():
+        backgrounds = prepared(BACKGROUNDS[name], shared, work) / "train"
+        mw.compose(data, backgrounds, out, with_originals=True)
+    return out
+
+
+def run(name: str, row_name: str, seed: int, shared: Path, work: Path) -> dict[str, Any]:
+    """Train, find and score one row of one set."""
+    row, data = ROWS[row_name], prepared(name, shared, work)
+    folder = work / name / f"{row_name.replace(' ', '-')}-{seed}"
+    planned = work / name / f"{PLANNED.replace(' ', '-')}-{seed}" / "run"
+    trains = row_name == PLANNED or not ({"found", "predict"} & row.keys())
+    started = time.process_time()
+    if trains:
+        source = composed(name, data, shared, work) if row.get("composed") else data
+        with row.get("network", nullcontext)():
+            mw.train(
+                source,
+                folder / "run",
+                overwrite=True,
+                steps=STEPS[name],
+                seed=seed,
+                validations=1,
+                preflight=False,
+                **row.get("settings", {}),
+            )
+    elif not planned.exists():
+        raise SystemExit(f"{row_name!r} needs the weights of {PLANNED!r}: run that row first")
+    took = time.process_time() - started
+    found = scores(name, data, folder / "run" if trains else planned, folder / "predictions", row)
+    return {"set": name, "row": row_name, "seed": seed, "cpu_s": took / STEPS[name] if trains else None, **found}
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of one table per set."""
+    for name in sorted({row["set"] for row in rows}):
+        mine = [row for row in rows if row["set"] == name]
+        base = {row["seed"]: row for row in mine if row["row"] == PLANNED}
+        yield f"{name}, {STEPS[name]} steps"
+        for row_name in ROWS:
+            these = [row for row in mine if row["row"] == row_name and row["seed"] in base]
+            if not these:
+                continue
+            shown = []
+            for key in SHOWN:
+                text = f"{key} {statistics.mean(row[key] for row in these):.3f}"
+                if row_name != PLANNED:
+                    text += f" ({statistics.mean(row[key] - base[row['seed']][key] for row in these):+.3f})"
+                shown.append(text)
+            cost = [row["cpu_s"] for row in these if row["cpu_s"]]
+            time_ = f"  {statistics.mean(cost):.2f} s of processor a step" if cost else ""
+            yield f"  {row_name:<22}{len(these)} seeds  " + "  ".join(shown) + time_
+
+
+def finished(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of a results file."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def main() -> None:
+    """Run what is missing and print all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", default=list(STEPS))
+    parser.add_argument("--row", action="append", choices=list(ROWS), help="only these; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--work", type=Path, default=Path("recipe-work"), help="data and runs are kept there")
+    parser.add_argument("--results", type=Path, default=Path("recipe.jsonl"))
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    options = parser.parse_args()
+    for seed in range(options.seed, options.seed + options.seeds):
+        for name in options.sets:
+            for row_name in options.row or ROWS:
+                if any((r["set"], r["row"], r["seed"]) == (name, row_name, seed) for r in finished(options.results)):
+                    continue
+                done = run(name, row_name, seed, options.shared, options.work)
+                with options.results.open("a") as out:
+                    out.write(json.dumps(done) + "\n")
+                print(json.dumps(done), flush=True)
+    print(describe())
+    print("\n".join(table(finished(options.results))))
+
+
+if __name__ == "__main__":
+    main()
