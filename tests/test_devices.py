@@ -103,7 +103,7 @@ def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_t
 
 
 def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
-    out, settings = tmp_path / "run", SETTINGS | {"steps": 4, "learning_rate": 1e-3}
+    out, settings = tmp_path / "run", SETTINGS | {"steps": 8, "learning_rate": 1e-3}
     train(data, tmp_path / "alone", **settings)
     code = "import sys; from maskwright.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words(data, out, settings)]
@@ -119,13 +119,13 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
     ]
     said = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
-    assert "trained 4 steps" in said[0]
+    assert "trained 8 steps" in said[0]
     assert "trained" not in said[1]
     both = list(zip(steps_of(out), steps_of(tmp_path / "alone"), strict=True))
-    assert len(both) == 4
+    assert len(both) == 8
     for ours, theirs in both:
         assert ours["losses"] == pytest.approx(theirs["losses"], abs=2e-4)
-    assert abs(both[3][0]["total"] - both[0][0]["total"]) > 0.1  # the weights have moved
+    assert abs(both[7][0]["total"] - both[0][0]["total"]) > 0.1  # the weights have moved
 
 
 @pytest.mark.parametrize(

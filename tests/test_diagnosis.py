@@ -49,6 +49,24 @@ def test_a_rate_that_is_too_high_is_named(tmp_path):
     assert text.endswith("It is 0.3, the rule gives 0.001: leave --learning-rate out")
 
 
+@pytest.mark.parametrize(
+    ("totals", "named"),
+    [
+        ([4.0, 300.0] + [1e13] * 8 + [1e10] * 30, True),  # blown up in the first steps, and falling ever since
+        ([4.0, 300.0] + [1e13] * 8 + [7.9] * 30, False),  # recovered, as far as the losses say
+        ([4.0] * 10 + [4.1] * 30, True),
+        ([4.0, 7.0] * 5 + [5.4] * 30, False),  # below the beginning, if not below its first step
+    ],
+)
+def test_losses_are_judged_by_a_beginning_that_has_not_blown_up(totals, named):
+    settings = SimpleNamespace(learning_rate=0.3, batch_size=2, optimiser="adamw", clip_norm=10.0)
+    watch = Watch(SimpleNamespace(settings=settings, canvas=(64, 64)), None)
+    nothing = SimpleNamespace(photos=(), objects=(), targets=())
+    for total in totals:
+        watch.see(nothing, SimpleNamespace(total=total, grad_norm=1.0, losses={}))
+    assert [cause.name == "rate" for cause in watch.causes(40, 0.5, 0.1)] == [True] * named
+
+
 def test_boxes_that_are_degenerate_are_named(tmp_path):
     data = write_data(tmp_path / "data", val=0, test=0)
 

@@ -25,6 +25,9 @@ from maskwright.step import Taken
 FIRST_STEPS = 10
 """The beginning, which later losses are compared with: the mean of so many steps."""
 
+EXPLODED = 2.0
+"""The losses at the beginning count as at most so many times those of the first step."""
+
 LAST_STEPS = 20
 """So many steps are judged together: two photos more or less change a loss by half."""
 
@@ -82,7 +85,8 @@ class Watch:
         self.totals.append(taken.total)
         self.norms.append(taken.grad_norm)
         if self.first_total is None and len(self.totals) >= FIRST_STEPS:
-            self.first_total = statistics.fmean(self.totals)
+            # A rate that is far too high has blown the losses up by now, from which they can only fall.
+            self.first_total = min(statistics.fmean(self.totals), EXPLODED * self.totals[0])
         for photo, kept, target in zip(batch.photos, batch.objects, batch.targets, strict=True):
             self._see_boxes(photo, kept)
             self.seen.update(target["labels"].tolist())
