@@ -403,13 +403,13 @@ def kept_shape(size: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _padded(image: Tensor, height: int, width: int) -> Tensor:
+def _padded(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Return a photo `(3, H, W)` in a larger frame, in its upper left corner."""
-    old = image.shape[-2:]
-    if tuple(old) == (height, width):
+    if image.shape[1:] == (height, width):
         return image
-    found = torch.tensor(MEAN_FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
-    found[:, : old[0], : old[1]] = image
+    found = np.empty((3, height, width), dtype=np.uint8)
+    found[:] = np.array(MEAN_FILL, dtype=np.uint8)[:, None, None]
+    found[:, : image.shape[1], : image.shape[2]] = image
     return found
 
 
@@ -417,7 +417,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples into a batch; smaller ones are padded to the largest."""
     height, width = (max(s.image.shape[axis] for s in samples) for axis in (1, 2))
     return Batch(
-        images=torch.from_numpy(np.stack([_padded(s.image, height, width).numpy() for s in samples])),
+        images=torch.from_numpy(np.stack([_padded(s.image.numpy(), height, width) for s in samples])),
         targets=[{"boxes": s.boxes, "labels": s.labels} | pack(s.masks) for s in samples],
         photos=tuple(s.photo for s in samples),
         objects=tuple(s.objects for s in samples),
