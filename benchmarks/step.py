@@ -1,11 +1,12 @@
 """Time one training step: our network, torchvision's stock Mask R-CNN on the same backbone, and a lean variant of that.
 
-    python benchmarks/step.py [--side 384] [--photos 4] [--rounds 7]
+    python benchmarks/step.py [--side 384] [--photos 4] [--rounds 7] [--mask-side 28]
 
 All three see the same pictures and objects and run in turn in one process, so that a drift of the machine's speed falls
 on all alike. A step is forward, backward, clipping and the optimiser; reading photos is not part of it. Medians are
 printed, with the losses of each beside them. Where the plan would choose bf16 for this machine, ours is timed in bf16
 (autocast, as in training) and in 32 bits, from the same weights, and the losses of the first step are printed for both.
+Ours has the sizes of a new run; masks are 28x28, or 56x56 with `--mask-side 56`, as the plan has it for large objects.
 RoIAlign is timed alone as well, against torchvision's operator, with the largest difference of the two results.
 """
 
@@ -30,6 +31,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from machine import describe
 from maskwright.models import ARCHITECTURES
 from maskwright.models.rois import pool_rois
+from maskwright.models.start import beginning
 from maskwright.train import LOSSES, keep_freed_memory, this_machine
 
 CATEGORIES = 3
@@ -163,11 +165,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=384)
     parser.add_argument("--photos", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--mask-side", type=int, default=28)
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
     images, targets = scene(options.photos, options.side)
-    ours = ARCHITECTURES["maskrcnn-nano"]({"categories": CATEGORIES}, "imagenet").train()
+    sizes = {"categories": CATEGORIES, "mask_side": options.mask_side, **beginning("maskrcnn-nano", None, "imagenet")}
+    ours = ARCHITECTURES["maskrcnn-nano"](sizes, "imagenet").train()
     theirs, small = stock(options.side).train(), lean(options.side).train()
     floats = [image.float() / 255 for image in images]
     batch = images.contiguous(memory_format=torch.channels_last)
