@@ -352,6 +352,7 @@ def test_the_page_in_a_browser(browser, page, width, scheme):
     assert tab.evaluate("[...document.querySelectorAll('.shot')].every(s => s.getBoundingClientRect().width > 50)")
     tab.locator('a[href="#f3"]').focus()
     tab.keyboard.press("Enter")
+    tab.wait_for_url(lambda url: url.endswith("#f3"))  # the browser tells it a moment later
     assert tab.url.endswith("#f3")
     # An outline lies on its object: the hammer of the first sample is where the mask says.
     box = tab.locator("#samples .edge").first.evaluate("e => [e.getBBox().width, e.getBBox().height]")
