@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from maskwright.check import check
-from maskwright.devices import Place, make_fabric, place, this_machine
+from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
 from maskwright.errors import UserError
+from maskwright.models.maskrcnn import BoxHead, MaskRCNN
 from maskwright.plan import Machine, plan
 from maskwright.run import LAST, load_tensors
 from maskwright.settings import TrainSettings
@@ -171,3 +173,32 @@ def test_processes_that_others_started_are_the_devices(data):
     made = plan(check(data), TrainSettings(), Machine("cpu", 1, "2 cores", 2, 8000, False, started=3))
     assert (made.settings.devices, made.settings.batch_size, made.settings.micro_batch) == (3, 6, 2)
     assert made.reasons["devices"].why == "so many processes were started to train together"
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("32", torch.float32)])
+def test_a_network_computes_in_the_precision_of_the_plan(monkeypatch, data, tmp_path, precision, kind):
+    seen, given, forward, losses = [], [], BoxHead.forward, MaskRCNN.losses
+
+    def watched(self, x):
+        seen.append(self.fc1(x.flatten(1)).dtype)
+        return forward(self, x)
+
+    def told(self, images, targets):
+        given.extend((images.dtype, target["boxes"].dtype) for target in targets)
+        return losses(self, images, targets)
+
+    monkeypatch.setattr(BoxHead, "forward", watched)
+    monkeypatch.setattr(MaskRCNN, "losses", told)
+    train(data, tmp_path / "run", **(SETTINGS | {"precision": precision, "steps": 2}))
+    assert len(given) == 4
+    assert set(seen) == {kind}
+    assert set(given) == {(torch.uint8, torch.float32)}  # a place in bf16 would be off by a pixel
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_what_goes_into_the_network_is_not_rounded(precision):
+    boxes = torch.tensor([[0.25, 301.0, 0.5, 601.5]])
+    inner = InnerPrecision(precision, "cpu", None if precision == "bf16-mixed" else torch.amp.GradScaler("cpu"))
+    assert inner.convert_input([{"boxes": boxes}])[0]["boxes"] is boxes
+    with inner.forward_context():
+        assert (boxes @ boxes.T).dtype == (torch.bfloat16 if precision == "bf16-mixed" else torch.float16)

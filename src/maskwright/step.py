@@ -190,7 +190,7 @@ class Stepper:
         with torch.no_grad():
             for piece in pieces:
                 one = Part(piece.seeds)
-                with self._in_concert(), part(one):
+                with self.fabric.autocast(), self._in_concert(), part(one):
                     self.model.losses(*self._there(piece))
                 if one.sums is None:
                     return None
@@ -204,7 +204,8 @@ class Stepper:
         asks = several and known is None
         one = Part(piece.seeds, self._agreed_sum if asks else None, known)
         inputs = self._there(piece)
-        with self._in_concert(lambda: one.sums is not None and asks), part(one):
+        # Fabric's wrapper turns autocast on for several processes, and not for one.
+        with self.fabric.autocast(), self._in_concert(lambda: one.sums is not None and asks), part(one):
             losses: dict[str, Tensor] = self.model.losses(*inputs)
         return losses, one.sums is not None and (several or known is not None)
 
