@@ -72,6 +72,9 @@ def test_photos_are_read_upright_once(tmp_path, orientation, suffix):
     found = files.read_photo(path)
     assert files.image_size(path) == found.shape[:2] == upright.shape[:2]
     assert files.stored_size(path) == (20, 30)
+    assert files.orientation_of(path) == orientation
+    assert files.verify_photo(path) == (upright.shape[:2], (20, 30), orientation)
+    assert files.verify_photo(path, path.read_bytes()) == (upright.shape[:2], (20, 30), orientation)
     if suffix != "jpg":
         np.testing.assert_array_equal(found, upright)
         np.testing.assert_array_equal(files.read_raw(path)[0], upright)

@@ -373,6 +373,20 @@ def stored_size(path: Path) -> tuple[int, int]:
         return height, width
 
 
+def orientation_of(path: Path) -> int:
+    """Read the EXIF orientation of a picture, 1..8 (1: upright, or it has none).
+
+    Raises:
+        UnreadableImage: As `image_size`.
+    """
+    with _opened(path) as image:
+        try:
+            turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+        except _BROKEN as error:
+            raise UnreadableImage(_damage(error)) from None
+        return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
 def verify_photo(path: Path, content: bytes | None = None) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Look for damage in a photo as cheaply as shows it, and return what its header says.
 
@@ -406,8 +420,8 @@ def verify_photo(path: Path, content: bytes | None = None) -> tuple[tuple[int, i
         except _BROKEN as error:
             raise UnreadableImage(_damage(error)) from None
         orientation = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
-        stored = (height, width)
-        return (stored[::-1] if orientation in _TURNED else stored), stored, orientation
+        size, other = (height, width), ((width, height) if orientation in _TURNED else (height, width))
+        return (size, other, orientation) if image.format == "TIFF" else (other, size, orientation)  # see image_size
 
 
 def _ends_whole(file: Path | bytes) -> bool:
