@@ -3,6 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image as PillowImage
+from PIL import ImageOps
 from pycocotools import mask as reference
 
 from maskwright import pixels
@@ -51,6 +53,14 @@ def test_runs_add_up_and_alternate(mask):
     assert found.sum() == mask.size
     assert found[1::2].sum() == mask.sum()
     np.testing.assert_array_equal(np.repeat(np.arange(len(found)) % 2 == 1, found), mask.ravel(order="F"))
+
+
+@given(MASKS, st.integers(1, 8))
+def test_masks_are_turned_upright_as_pillow_turns_pictures(mask, orientation):
+    image = PillowImage.fromarray(mask.astype(np.uint8))
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image)) > 0
+    assert pixels.upright(pixels.encode(mask), mask.shape, orientation) == pixels.encode(expected)
 
 
 @pytest.mark.parametrize("long", [15, 16, 511, 512, 16_383, 16_384, 600_000])

@@ -152,12 +152,13 @@ def upright_points(points: NDArray[np.int64], orientation: int, size: tuple[int,
     """
     x, y = points[:, 0], points[:, 1]
     height, width = size
-    last_x, last_y = (width - 1, height - 1) if orientation < 5 else (height - 1, width - 1)  # of the stored picture
-    if orientation in (2, 3, 7, 8):
+    turned = orientation in pixels.TRANSPOSED
+    last_x, last_y = (height - 1, width - 1) if turned else (width - 1, height - 1)  # of the stored picture
+    if orientation in pixels.LEFT_RIGHT:
         x = last_x - x
-    if orientation in (3, 4, 6, 7):
+    if orientation in pixels.UPSIDE_DOWN:
         y = last_y - y
-    return np.column_stack([x, y] if orientation < 5 else [y, x])
+    return np.column_stack([y, x] if turned else [x, y])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 Size = tuple[int, int]
 """`(height, width)` in pixels."""
 
+LEFT_RIGHT, UPSIDE_DOWN, TRANSPOSED = frozenset({2, 3, 7, 8}), frozenset({3, 4, 6, 7}), frozenset({5, 6, 7, 8})
+"""The EXIF orientations for which a stored picture is mirrored left-right, mirrored upside down, and then transposed to
+be upright (TIFF 6.0, tag 274)."""
+
 
 def coco_rle(rle: bytes, size: Size) -> dict[str, Any]:
     """Return COCO's dict form of an RLE: `{"size": [height, width], "counts": bytes}`."""
@@ -222,6 +226,35 @@ def encode_window(window: NDArray[np.bool_], x: int, y: int, size: Size) -> byte
     full = np.zeros(size, dtype=np.bool_)
     full[y : y + window.shape[0], x : x + window.shape[1]] = window
     return encode(full)
+
+
+def upright(rle: bytes, size: Size, orientation: int) -> bytes:
+    """Turn an RLE that lies over a stored photo as the photo is turned to be shown, pixel for pixel.
+
+    Args:
+        rle: COCO compressed counts.
+        size: `(height, width)` of the photo as stored.
+        orientation: EXIF orientation of the photo, 1..8.
+
+    Returns:
+        The RLE at the size of the upright photo, `(width, height)` for the orientations 5..8.
+
+    Example:
+        >>> stored = np.array([[1, 1, 1], [1, 0, 0]], dtype=bool)
+        >>> decode(upright(encode(stored), (2, 3), 6), (3, 2)).astype(int).tolist()
+        [[1, 1], [0, 1], [0, 1]]
+    """
+    x1, y1, x2, y2 = (int(v) for v in box(rle, size))
+    if orientation == 1 or x1 == x2:  # an empty mask has as many pixels turned
+        return rle
+    window = crop(rle, size, (x1, y1, x2, y2))
+    if orientation in LEFT_RIGHT:
+        window, x1 = window[:, ::-1], size[1] - x2
+    if orientation in UPSIDE_DOWN:
+        window, y1 = window[::-1], size[0] - y2
+    if orientation in TRANSPOSED:
+        return encode_window(window.T, y1, x1, (size[1], size[0]))
+    return encode_window(window, x1, y1, size)
 
 
 def compress(counts: list[int], size: Size) -> bytes:
