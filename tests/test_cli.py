@@ -107,6 +107,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "form": {"prepare": "coco", "make": "coco"}.get(verb, "ids"),
         "coding": "ids",
         "parts": "separate",
+        "mask_frame": "stored",
         "unmatched": "skip",
         "on": "ray",
         "tracker": "mlflow",

@@ -240,7 +240,7 @@ def test_broken_and_wrong_photos(tmp_path):
     assert (
         "1 photo was marked as the camera stored it, not as it is shown: the photo has an EXIF orientation" in message
     )
-    assert "3.jpg is 60 x 40 in the file, the photo 40 x 60 when shown (EXIF orientation 8)" in message
+    assert "3.jpg is 60 x 40 in the file, the photo 40 x 60 when shown and 60 x 40 as stored" in message
 
 
 def test_entries_of_photos_that_cannot_be_read(tmp_path):

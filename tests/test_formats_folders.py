@@ -376,7 +376,7 @@ def test_a_mask_in_the_frame_of_the_camera(tmp_path):
         in message
     )
     assert "is 40 x 60 when shown and 60 x 40 as stored (EXIF orientation 6)" in message
-    assert "fix: turn these masks as the photos are shown" in message
+    assert "fix: if the masks were drawn on the photos as stored: --mask-frame stored;" in message
 
 
 def test_a_turned_photo_with_an_upright_mask(tmp_path):

@@ -24,7 +24,26 @@ def turned(path):
 
 def test_a_sight_of_a_photo(tmp_path):
     path = turned(tmp_path / "a.jpg")
-    assert sight(path) == Sight(path, (16, 12), (12, 16), 6, sha256(path))
+    upright, stored = sight(path), sight(path, "stored")
+    assert upright == Sight(path, (16, 12), (12, 16), 6, sha256(path))
+    assert stored == Sight(path, (12, 16), (16, 12), 6, sha256(path), frame="stored")
+    assert (upright.turn, stored.turn) == (1, 6)
+
+
+def test_only_masks_that_fit_both_frames_are_unsure(tmp_path):
+    seen, plain = sight(turned(tmp_path / "a.jpg")), sight(photo(tmp_path / "b.jpg"))
+    assert [seen.unsure(size) for size in (None, (12, 16), (16, 12))] == [True, True, False]
+    assert not plain.unsure(None)
+    assert not sight(seen.path, "stored").unsure(None)
+
+
+def test_sizes_that_fit_the_other_frame(tmp_path):
+    (problem,) = size_problems([("a.json", (16, 12), sight(turned(tmp_path / "a.jpg"), "stored"))])
+    assert str(problem).replace(f"{tmp_path}/", "") == (
+        "1 photo was marked as it is shown, not as the camera stored it, which --mask-frame stored says\n"
+        "  a.json: 12 x 16, but a.jpg is 16 x 12 as stored and 12 x 16 when shown (EXIF orientation 6)\n"
+        "fix: leave out --mask-frame stored; where it holds for other masks, prepare those apart"
+    )
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
@@ -44,8 +63,9 @@ def test_sizes_that_do_not_fit(tmp_path):
     first, second = size_problems(stated)
     assert str(first).replace(f"{tmp_path}/", "") == (
         "1 photo was marked as the camera stored it, not as it is shown: the photo has an EXIF orientation\n"
-        "  a.json: 16 x 12, but a.jpg is 12 x 16 when shown (EXIF orientation 6)\n"
-        "fix: mark the photos again as they are shown, or save them upright and export again"
+        "  a.json: 16 x 12, but a.jpg is 12 x 16 when shown and 16 x 12 as stored (EXIF orientation 6)\n"
+        "fix: if the masks were drawn on the photos as stored: --mask-frame stored; or draw them again on photos saved"
+        " upright; scaling would be wrong"
     )
     assert str(second).replace(f"{tmp_path}/", "") == (
         "1 photo has another size than the annotations say\n  b.json: 32 x 24, but b.jpg is 16 x 12\n"

@@ -11,7 +11,7 @@ from maskwright import pixels
 from maskwright.dataset import Annotation, Image
 from maskwright.formats import Mark, Photo
 from maskwright.objects import SPLITS, coco_annotation, coco_image
-from maskwright.rows import AllNumbered, Rules, rows_of, separate
+from maskwright.rows import TURNED, AllNumbered, Rules, rows_of, separate, upright
 from maskwright.scale import at
 from maskwright.survey import Survey
 
@@ -127,3 +127,21 @@ def test_the_name_in_the_output(naming, expected):
     rows = rows_of(Rules(naming, False, IDS, None), numbered([photo], [2]))
     assert rows.places == [f"test/{expected}"]
     assert rows.blocks[0].bare == 1
+
+
+def test_photos_are_turned_upright_and_those_with_objects_counted():
+    mark = Mark("bolt", rle(1))
+    photos = [
+        Photo(f"{n}.jpg", f"{n}.jpg", "", None, SIZE, "", marks, turn=turn)
+        for n, (turn, marks) in enumerate([(1, (mark,)), (6, (mark,)), (3, (mark, mark)), (5, ())])
+    ]
+    rows = rows_of(Rules(0, False, IDS, None), numbered(photos, [0, 0, 0, 0]))
+    (block,) = rows.blocks
+    images = json.loads(f"[{block.image_rows.decode()}]")
+    assert [(i["height"], i["width"]) for i in images] == [(12, 9), (9, 12), (12, 9), (9, 12)]
+    objects = json.loads(f"[{block.object_rows.decode()}]")
+    assert [o["image_id"] for o in objects] == [1, 2, 3, 3]
+    assert objects[1]["segmentation"]["counts"].encode() == pixels.upright(mark.rle, SIZE, 6)
+    assert (rows.mends.counts, rows.mends.examples) == ({TURNED: 2}, {TURNED: ["1.jpg", "2.jpg"]})
+    assert upright(photos[0]) is photos[0]
+    assert upright(photos[1]).turn == 1

@@ -29,6 +29,7 @@ from maskwright.formats import (
     Photo,
     Reading,
     Skipped,
+    Tally,
     Work,
     endings_below,
     form_module,
@@ -131,6 +132,8 @@ def prepare(
         work = Work(root, wanted, tell, each, Path(spare))
         reading = form_module(found.form).read(found, work)
         _refuse_no_text(reading, raw)
+        if wanted.mask_frame == "stored":
+            _refuse_tagged(reading, each)
         survey = _surveyed(reading, work)
         splits, how, notes = _split(reading, survey, wanted, tell)
         naming, doubles = _index(reading.photos, survey, splits)
@@ -295,6 +298,23 @@ def _refuse_no_text(reading: Reading, raw: Path) -> None:
         )
 
 
+def _refuse_tagged(reading: Reading, each: Each) -> None:
+    """Refuse mask images that have an orientation of their own where that of their photo is to turn them."""
+    masks = [mask for photo in reading.photos if photo.turn != 1 for mask, _ in photo.masks]
+    tagged = [line for some_lines in each.pieces(_tagged, masks) for line in some_lines]
+    if tagged:
+        raise UserError(
+            "mask images have an EXIF orientation of their own, and --mask-frame stored would turn them twice",
+            tagged,
+            "if these masks are shown as their photos are: leave out --mask-frame stored; else save them without it",
+        )
+
+
+def _tagged(masks: list[str]) -> list[str]:
+    turns = [(mask, files.orientation_of(Path(mask))) for mask in masks]
+    return [f"{mask}: orientation {turn}" for mask, turn in turns if turn != 1]
+
+
 # ── splits and names ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -429,6 +449,7 @@ def _write(
     before = 0
     counts = _Counts(Counter(), dict.fromkeys(present, 0))
     fate_of = _Fates(fates)
+    mended = Tally()
     with contextlib.ExitStack() as stack:
         writers = {
             split: stack.enter_context(
@@ -449,6 +470,7 @@ def _write(
             _link(rows, folder)
             fate_of.add(rows.fates)
             before += rows.masks
+            mended.join(rows.mends)
             counts.categories.update(rows.categories)
     for path in reading.sources:
         fate_of.file({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
@@ -458,6 +480,8 @@ def _write(
     if settings.parts == "separate":
         parts = plural(sum(objects.values()), "object")
         notes.append(f"{plural(before, 'mask')} became {parts}: each connected part is one (--parts separate)")
+    if settings.mask_frame == "stored" and not mended.counts:
+        notes.append("no photo with objects has an EXIF orientation, so --mask-frame stored turned nothing")
     if "train" not in present:
         notes.append("there is no train split: the data can be predicted and scored on, but not learned from")
     elif "val" not in present:
@@ -472,7 +496,7 @@ def _write(
         photos=photos,
         objects=objects,
         skipped=reading.skipped,
-        mends=reading.mends,
+        mends=(*reading.mends, *mended.mends()),
         notes=tuple(notes),
     )
     return prepared, counts
@@ -547,7 +571,7 @@ def _write_story(
             }
             for split in prepared.photos
         },
-        "mends": [{"what": m.what, "count": m.count, "examples": list(m.examples)} for m in reading.mends],
+        "mends": [{"what": m.what, "count": m.count, "examples": list(m.examples)} for m in prepared.mends],
         "notes": list(prepared.notes),
         "settings": settings.model_dump(mode="json"),
         "files": [],

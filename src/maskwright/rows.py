@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.formats import Mark, Photo
+from maskwright.formats import Mark, Photo, Tally
 from maskwright.formats.runs import part_rles
 from maskwright.formats.shelf import Pack, Singly, unpacked
 from maskwright.objects import SPLITS
@@ -116,6 +116,7 @@ class Rows:
         paths: and where they are.
         masks: How many masks were read, before they were separated.
         categories: How many there are of each category.
+        mends: What was put right in them.
     """
 
     blocks: list[Block] = field(default_factory=list)
@@ -124,6 +125,7 @@ class Rows:
     paths: list[str] = field(default_factory=list)
     masks: int = 0
     categories: Counter[str] = field(default_factory=Counter)
+    mends: Tally = field(default_factory=Tally)
 
 
 class _Named(NamedTuple):
@@ -137,11 +139,17 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
     """Make the rows of some photos."""
     naming = NAMINGS[rules.naming]
     named = []
-    for numbers, photo in zip(numbered, unpacked((one.pack, one.place) for one in numbered), strict=True):
+    mends = Tally()
+    for numbers, found in zip(numbered, unpacked((one.pack, one.place) for one in numbered), strict=True):
+        if found.turn != 1 and found.marks:
+            mends.add(TURNED, found.name)
+        photo = upright(found)
         marks = separate(photo) if rules.separate else photo.marks
         named.append(_Named(numbers, photo, marks, naming(photo)))
     rows = Rows(
-        places=[f"{SPLITS[one.numbers.split]}/{one.name}" for one in named], paths=[one.photo.file for one in named]
+        places=[f"{SPLITS[one.numbers.split]}/{one.name}" for one in named],
+        paths=[one.photo.file for one in named],
+        mends=mends,
     )
 
     def file(one: _Named) -> tuple[int, int]:
@@ -166,6 +174,9 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
     rows.fates = SEPARATOR.join(fates)
     return rows
 
+
+TURNED = "photos whose masks were drawn on the stored photo (--mask-frame stored), turned upright with it"
+"""What is counted for each photo whose masks are turned."""
 
 SEPARATOR = ",\n    "
 """What stands between two lines of `prepare.json`."""
@@ -199,6 +210,16 @@ def _block(some: list[_Named], id_of: Mapping[str, int]) -> Block:
         image_rows=",".join(images).encode(),
         object_rows=",".join(objects).encode(),
     )
+
+
+def upright(photo: Photo) -> Photo:
+    """Return a photo with size and marks turned by the EXIF orientation that they have yet to be turned by."""
+    if photo.turn == 1:
+        return photo
+    marks = tuple(mark._replace(rle=pixels.upright(mark.rle, photo.size, photo.turn)) for mark in photo.marks)
+    height, width = photo.size
+    size = (width, height) if photo.turn in pixels.TRANSPOSED else photo.size
+    return photo._replace(size=size, marks=marks, turn=1)
 
 
 def separate(photo: Photo) -> tuple[Mark, ...]:

@@ -47,6 +47,9 @@ MaskForm = Literal[
 ]
 """Every way of storing masks that is written."""
 
+MaskFrame = Literal["upright", "stored"]
+"""What masks were drawn on: the photo as it is shown, or as the camera stored it (EXIF orientation not applied)."""
+
 Where = Literal["here", "ray"]
 
 
@@ -130,6 +133,11 @@ class PrepareSettings(Settings):
     shard: int | None = Field(None, ge=1, description="Write annotation files of so many photos each, not one a split.")
     resize_masks: bool = Field(
         False, description="Scale masks of another size to their photo (nearest neighbour; edges get coarser)."
+    )
+    mask_frame: MaskFrame = Field(
+        "upright",
+        description="What masks were drawn on: upright, photos as they are shown; or stored, as the camera stored them:"
+        " then the EXIF orientation turns masks too.",
     )
     description: str = Field("", description="For the dataset's info: what it shows.")
     license: str = Field("", description="For the dataset's licenses: its name.")

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from maskwright.errors import UserError
+from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
-    from maskwright.settings import FormName, PrepareSettings
+    from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 PHOTO_NAMES = ("rgb", "images", "photos", "img", "image", "photo", "imgs", "jpegimages", "pngimages")
 """Folder names that mean photos, most usual first; letter case does not count."""
@@ -133,7 +133,7 @@ class Work:
 
 
 class Mark(NamedTuple):
-    """One object of a photo: its category's name, its RLE at the photo's upright size, and whether it is a crowd."""
+    """One object of a photo: its category's name, its RLE at the photo's `size`, and whether it is a crowd."""
 
     category: str
     rle: bytes
@@ -148,10 +148,11 @@ class Photo(NamedTuple):
         name: Its path inside the photo folder, `/` between the parts.
         place: What tells photo folders apart where several hold equal names.
         split: The split that it already is in; `None`: to be decided.
-        size: Upright `(height, width)`.
+        size: `(height, width)` of the frame that the marks are in.
         sha256: Of the file.
         marks: Its objects; none is a photo without objects.
         masks: The paths of its mask images, where there are such, each with its SHA-256.
+        turn: The EXIF orientation that size and marks have yet to be turned by; 1: they are upright.
     """
 
     file: str
@@ -162,6 +163,7 @@ class Photo(NamedTuple):
     sha256: str
     marks: tuple[Mark, ...]
     masks: tuple[tuple[str, str], ...] = ()
+    turn: int = 1
 
     @property
     def path(self) -> Path:
@@ -293,6 +295,39 @@ def plural(count: int, noun: str) -> str:
     if count != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count:,} {noun}"
+
+
+def both_sizes(size: Size, other: Size, orientation: int, frame: MaskFrame) -> str:
+    """Return the sizes of a photo that has two, the first that of the frame which masks are taken to be in.
+
+    Example:
+        >>> both_sizes((4, 3), (3, 4), 6, "upright")
+        '3 x 4 when shown and 4 x 3 as stored (EXIF orientation 6)'
+    """
+    here, there = ("when shown", "as stored") if frame == "upright" else ("as stored", "when shown")
+    return f"{size[1]} x {size[0]} {here} and {other[1]} x {other[0]} {there} (EXIF orientation {orientation})"
+
+
+def wrong_frame(what: str, lines: Sequence[str], frame: MaskFrame) -> Problem:
+    """Say that masks have the size of their photos in the frame that they are not taken to be in.
+
+    Args:
+        what: The masks and the verb, to go on with `as it is shown` or the like.
+        lines: One for each.
+        frame: What masks are taken to be drawn on.
+    """
+    if frame == "upright":
+        return Problem(
+            f"{what} as the camera stored it, not as it is shown: the photo has an EXIF orientation",
+            tuple(lines),
+            "if the masks were drawn on the photos as stored: --mask-frame stored; or draw them again on photos saved"
+            " upright; scaling would be wrong",
+        )
+    return Problem(
+        f"{what} as it is shown, not as the camera stored it, which --mask-frame stored says",
+        tuple(lines),
+        "leave out --mask-frame stored; where it holds for other masks, prepare those apart",
+    )
 
 
 def scan(folder: Path) -> Iterator[tuple[str, str]]:

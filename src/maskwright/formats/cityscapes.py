@@ -56,7 +56,7 @@ from maskwright.formats.planes import (
 from maskwright.formats.runs import objects_of_ids
 from maskwright.formats.shelf import Shelf
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "cityscapes"
 EXPECTS = "images x_instanceIds.png of values class x 1000 + n with their photos, such as leftImg8bit and gtFine"
@@ -164,7 +164,7 @@ def read(found: Found, work: Work) -> Reading:
     story = _Story(listed, work.settings)
     seen: Shelf[tuple[Item, _Seen]] = Shelf()
     things = frozenset(listed) if listed else THINGS
-    look = partial(_look, things=things, resize=work.settings.resize_masks)
+    look = partial(_look, things=things, resize=work.settings.resize_masks, frame=work.settings.mask_frame)
     for item, one in zip(plan.items, work.each(look, plan.items), strict=True):
         story.add(item, one)
         seen.put((item, one))
@@ -370,9 +370,9 @@ def _listed(parts: _Parts, root: Path) -> tuple[dict[int, str], Path | None]:
 # ── pixels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _look(item: Item, things: frozenset[int], resize: bool) -> _Seen:
+def _look(item: Item, things: frozenset[int], resize: bool, frame: MaskFrame) -> _Seen:
     """Read one photo with its mask; what is wrong with them is in the answer."""
-    photo = sight(item.photo)
+    photo = sight(item.photo, frame)
     if not item.masks:
         return _Seen(photo)
     path = item.masks[0]
@@ -473,6 +473,7 @@ class _Story:
             sha256=one.photo.sha256,
             marks=tuple(Mark(given or self.name(number), rle, crowd) for number, crowd, rle in one.objects),
             masks=((str(item.masks[0]), one.hash),) if item.masks else (),
+            turn=one.photo.turn,
         )
 
     def all_notes(self) -> Iterator[str]:

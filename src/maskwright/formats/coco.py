@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from maskwright.formats import (
     Skipped,
     Tally,
     Work,
+    both_sizes,
     outside,
     plural,
     subfolders,
     walk,
+    wrong_frame,
 )
 from maskwright.formats.coco_photos import Source, find_photos
 from maskwright.formats.photos import sight
@@ -404,7 +407,8 @@ def _photos(
 ) -> list[Photo]:
     """Check every photo, then convert its objects; problems of all photos are collected."""
     table_of = {id(source): table for source, table in zip(sources, categories, strict=True)}
-    looks = work.each(sight, [entry.path for entry in entries])
+    frame = work.settings.mask_frame
+    looks = work.each(partial(sight, frame=frame), [entry.path for entry in entries])
     unread, turned, sized, wrong = [], [], [], []
     photos: list[Photo] = []
     for entry, found in zip(entries, looks, strict=True):
@@ -416,11 +420,11 @@ def _photos(
         if stated is None:
             tally.add("photos without width and height, taken from the picture", str(entry.item["file_name"]))
         elif stated != size:
-            line = f"{entry.name} is {stated[1]} x {stated[0]} in the file, the photo {size[1]} x {size[0]}"
-            if stated == found.stored:
-                turned.append(f"{line} when shown (EXIF orientation {found.orientation})")
+            line = f"{entry.name} is {stated[1]} x {stated[0]} in the file, the photo"
+            if stated == found.other:
+                turned.append(f"{line} {both_sizes(size, found.other, found.orientation, frame)}")
             else:
-                sized.append(line)
+                sized.append(f"{line} {size[1]} x {size[0]}")
             continue
         table = table_of[id(entry.source)]
         marks = []
@@ -451,6 +455,7 @@ def _photos(
                 size=size,
                 sha256=found.sha256,
                 marks=tuple(marks),
+                turn=found.turn,
             )
         )
     crowd = sum(mark.crowd for photo in photos for mark in photo.marks)
@@ -464,14 +469,8 @@ def _photos(
             Problem(f"{plural(len(unread), 'picture file')} cannot be read", tuple(unread), "replace these files")
         )
     if turned:
-        problems.append(
-            Problem(
-                f"{plural(len(turned), 'photo')} {'was' if len(turned) == 1 else 'were'} marked as the camera stored"
-                " it, not as it is shown: the photo has an EXIF orientation",
-                tuple(turned),
-                "mark the photos again as they are shown, or save them upright and export again",
-            )
-        )
+        what = f"{plural(len(turned), 'photo')} {'was' if len(turned) == 1 else 'were'} marked"
+        problems.append(wrong_frame(what, turned, frame))
     if sized:
         problems.append(
             Problem(

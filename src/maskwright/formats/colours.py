@@ -63,7 +63,7 @@ from maskwright.formats.planes import (
 from maskwright.formats.runs import objects_of_ids, part_rles
 from maskwright.formats.shelf import Shelf
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "colours"
 EXPECTS = "a folder of photos and one of masks in colours, with a list of what the colours mean, or each an object"
@@ -213,7 +213,7 @@ def read(found: Found, work: Work) -> Reading:
     work.say(f"understood: {told}")
     story = _Story(parts.places, listed, how, settings)
     photos: Shelf[Photo] = Shelf()
-    for pair, one in zip(pairs, work.each(partial(_look, how=how), pairs), strict=True):
+    for pair, one in zip(pairs, work.each(partial(_look, how=how, frame=work.settings.mask_frame), pairs), strict=True):
         if story.add(pair, one):
             photos.put(story.photo(pair, one, work.root))
     problems = story.problems()
@@ -373,9 +373,9 @@ def _unknown(census: _Census, ground: Sequence[int]) -> UserError:
 # ── pixels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _look(pair: Pair, how: _How) -> _Seen:
+def _look(pair: Pair, how: _How, frame: MaskFrame) -> _Seen:
     """Read one photo with its mask; what is wrong with them is in the answer."""
-    photo = sight(Path(pair.photo))
+    photo = sight(Path(pair.photo), frame)
     if pair.mask is None:
         return _Seen(photo)
     mask = Path(pair.mask)
@@ -548,6 +548,7 @@ class _Story:
             sha256=one.photo.sha256,
             marks=tuple(marks),
             masks=((pair.mask, one.hash),) if pair.mask is not None else (),
+            turn=one.photo.turn,
         )
 
     def notes(self) -> Iterator[str]:

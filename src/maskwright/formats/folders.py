@@ -27,11 +27,13 @@ from maskwright.formats import (
     Reading,
     Tally,
     Work,
+    both_sizes,
     outside,
     plural,
     scan,
     some,
     subfolders,
+    wrong_frame,
 )
 from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
@@ -40,7 +42,7 @@ from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
-    from maskwright.settings import FormName, PrepareSettings
+    from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "folders"
 EXPECTS = "a folder of photos and a folder of mask images, such as rgb and mask, alone or inside train, val, test"
@@ -50,8 +52,8 @@ class _Seen(NamedTuple):
     """What one look at a photo and its mask found.
 
     Attributes:
-        size: Upright `(height, width)` of the photo.
-        stored: `(height, width)` as stored.
+        size: `(height, width)` of the photo in the frame that masks are in.
+        other: `(height, width)` in the other frame; see `photos.Sight`.
         orientation: EXIF orientation, 1 to 8.
         photo_hash: SHA-256.
         photo_fault: Why the photo cannot be used.
@@ -61,7 +63,7 @@ class _Seen(NamedTuple):
     """
 
     size: Size = (0, 0)
-    stored: Size = (0, 0)
+    other: Size = (0, 0)
     orientation: int = 1
     photo_hash: str = ""
     photo_fault: str = ""
@@ -214,10 +216,11 @@ def read(found: Found, work: Work) -> Reading:
         names=tuple(names),
         places=tuple("" if len(places) == 1 else _place_name(place, work.root) for place in places),
         splits=tuple(place.split for place in places),
+        frame=settings.mask_frame,
     )
     seen: Shelf[tuple[Pair, _Seen]] = Shelf()
     photos: Shelf[Photo] = Shelf()
-    census, faults, story = Census(), _Faults(), _Story()
+    census, faults, story = Census(), _Faults(rules.frame), _Story()
     for looked in work.each.pieces(partial(_look_at, rules), pairs):
         seen.put_packs(looked.seen)
         census.join(looked.census)
@@ -326,14 +329,15 @@ def _category_problems(places: Sequence[Place], names: Sequence[str]) -> list[Pr
 # ── pixels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _look(pair: Pair) -> _Seen:
+def _look(pair: Pair, frame: MaskFrame) -> _Seen:
     photo = Path(pair.photo)
     try:
         content = content_of(photo)
-        size, stored, orientation = verify_photo(photo, content)
+        upright, stored, orientation = verify_photo(photo, content)
     except UnreadableImage as error:
         return _Seen(photo_fault=str(error))
-    seen = _Seen(size, stored, orientation, sha256_of(content))
+    size, other = (upright, stored) if frame == "upright" else (stored, upright)
+    seen = _Seen(size, other, orientation, sha256_of(content))
     if pair.mask is None:
         return seen
     mask = Path(pair.mask)
@@ -356,8 +360,8 @@ class _Looked(NamedTuple):
 
 def _look_at(rules: _Rules, pairs: list[Pair]) -> _Looked:
     """Look at some pairs."""
-    seen = [(pair, _look(pair)) for pair in pairs]
-    census, faults = Census(), _Faults()
+    seen = [(pair, _look(pair, rules.frame)) for pair in pairs]
+    census, faults = Census(), _Faults(rules.frame)
     for pair, one in seen:
         faults.add(pair, one)
         if one.values is not None:
@@ -367,9 +371,10 @@ def _look_at(rules: _Rules, pairs: list[Pair]) -> _Looked:
 
 
 class _Faults:
-    """Collects what is wrong with photos and masks."""
+    """Collects what is wrong with photos and masks, which are taken to be drawn on the one frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, frame: MaskFrame) -> None:
+        self._frame = frame
         self._bad_photos: list[str] = []
         self._bad_masks: list[str] = []
         self._turned: list[str] = []
@@ -392,15 +397,13 @@ class _Faults:
             self._bad_masks.append(f"{pair.mask}: {one.mask_fault}")
         if one.values is None or one.values.size == one.size:
             return
-        line = f"{pair.mask} is {_text(one.values.size)}, {pair.photo} is {_text(one.size)}"
-        if one.values.size == one.stored:
-            self._turned.append(
-                f"{line} when shown and {_text(one.stored)} as stored (EXIF orientation {one.orientation})"
-            )
+        line = f"{pair.mask} is {_text(one.values.size)}, {pair.photo} is"
+        if one.values.size == one.other:
+            self._turned.append(f"{line} {both_sizes(one.size, one.other, one.orientation, self._frame)}")
         elif not _same_shape(one.values.size, one.size):
-            self._shaped.append(line)
+            self._shaped.append(f"{line} {_text(one.size)}")
         else:
-            self._sized.append(line)
+            self._sized.append(f"{line} {_text(one.size)}")
 
     def problems(self, settings: PrepareSettings) -> list[Problem]:
         """Return what was found."""
@@ -415,15 +418,8 @@ class _Faults:
                 )
             )
         if turned:
-            problems.append(
-                Problem(
-                    f"{plural(len(turned), 'mask image')} {'fits' if len(turned) == 1 else 'fit'} the photo as the"
-                    " camera stored it, not as it is shown: the photo has an EXIF orientation",
-                    tuple(turned),
-                    "turn these masks as the photos are shown, or draw them again on photos saved upright; scaling"
-                    " would be wrong",
-                )
-            )
+            what = f"{plural(len(turned), 'mask image')} {'fits' if len(turned) == 1 else 'fit'} the photo"
+            problems.append(wrong_frame(what, turned, self._frame))
         if shaped:
             problems.append(
                 Problem(
@@ -461,6 +457,7 @@ class _Rules(NamedTuple):
         names: The category of each place's objects.
         places: What tells each place apart.
         splits: The split of each place.
+        frame: What masks were drawn on.
     """
 
     decision: Decision | None
@@ -468,6 +465,7 @@ class _Rules(NamedTuple):
     names: tuple[str, ...]
     places: tuple[str, ...]
     splits: tuple[str | None, ...]
+    frame: MaskFrame
 
 
 def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
@@ -492,6 +490,7 @@ def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo],
                 sha256=one.photo_hash,
                 marks=tuple(Mark(rules.names[pair.place], rle) for rle in marks),
                 masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
+                turn=one.orientation if rules.frame == "stored" else 1,
             )
         )
     return photos, story
@@ -554,7 +553,7 @@ class _Story:
             self.mends.add("masks scaled to their photo", mask)
         if values.top == 0:
             self.seen.add("black", mask)
-        if one.orientation != 1 and values.size == one.stored:
+        if rules.frame == "upright" and one.orientation != 1 and values.size == one.other:
             self.seen.add("turned", str(pair.photo))
         if binary and marks:
             large, share = values.large, values.share
@@ -597,7 +596,7 @@ class _Story:
             notes.append(
                 f"{plural(count['turned'], 'photo')} must be turned or mirrored to be upright ({shown['turned']}) and"
                 " the size of the mask fits both ways; the masks are taken as drawn on the upright photo: look at one"
-                " of them"
+                " of them; if they were drawn on it as stored: --mask-frame stored"
             )
         if count["black"]:
             notes.append(

@@ -42,6 +42,7 @@ from maskwright.formats.listing import (
     outcome_notes,
     outcome_problems,
     outcome_tally,
+    photo_of,
     sample,
     spot,
     with_splits,
@@ -50,7 +51,7 @@ from maskwright.formats.names import stems
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.shapes import circle, rectangle
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "labelme"
 EXPECTS = "a folder with one labelme .json for each photo, beside the photos or in a folder `labels`"
@@ -159,7 +160,8 @@ def read(found: Found, work: Work) -> Reading:
         skipped += [Skipped(path, "photo without a labelme file, left out as you said") for path in bare]
     notes = outcome_notes(one for _path, one in kept)
     if bare and work.settings.unmatched == "empty":
-        empty = [Outcome(str(path), one) for path, one in zip(bare, work.each(sight, bare), strict=True)]
+        look = partial(sight, frame=work.settings.mask_frame)
+        empty = [Outcome(str(path), one) for path, one in zip(bare, work.each(look, bare), strict=True)]
         problems += outcome_problems(empty, {})
         photos += [_photo(one.sight.path, one, pictures) for one in empty if not one.sight.fault]
         notes.append(
@@ -199,7 +201,7 @@ def read(found: Found, work: Work) -> Reading:
 
 def _outcomes(files: Sequence[Path], pictures: Pictures, work: Work) -> list[Outcome | None]:
     """Read every file with the picture of its stem; then those again that name another picture."""
-    function = partial(_read_file, spare=work.spare)
+    function = partial(_read_file, spare=work.spare, frame=work.settings.mask_frame)
     jobs = [_Job(path, pictures.by_stem(path), settled=False) for path in files]
     outcomes = list(work.each(function, jobs))
     again = [i for i, one in enumerate(outcomes) if one is not None and one.extra]
@@ -219,7 +221,7 @@ def _outcomes(files: Sequence[Path], pictures: Pictures, work: Work) -> list[Out
     return outcomes
 
 
-def _read_file(job: _Job, spare: Path) -> Outcome | None:
+def _read_file(job: _Job, spare: Path, frame: MaskFrame) -> Outcome | None:
     """Read one labelme file; `None` if it is something else. `extra` is the photo's name if that is another one."""
     label = str(job.path)
 
@@ -247,7 +249,7 @@ def _read_file(job: _Job, spare: Path) -> Outcome | None:
         return Outcome(label, Sight(Path()), extra=name or "")
     tally = Tally()
     if job.photo is not None:
-        seen = sight(job.photo)
+        seen = sight(job.photo, frame)
         if last and job.photo.name != last:
             how = (
                 "letter case" if job.photo.name.casefold() == last.casefold() else "name, found by the file's own name"
@@ -255,7 +257,7 @@ def _read_file(job: _Job, spare: Path) -> Outcome | None:
             tally.add(f"photos that labelme files call by another {how}", f"{last} is {job.photo.name}")
     elif document.get("imageData"):
         try:
-            seen = sight(_embedded(document["imageData"], job.path, spare))
+            seen = sight(_embedded(document["imageData"], job.path, spare), frame)
         except ValueError as error:
             return wrong(str(error))
         seen = replace(seen, fault=f"the photo in the file {seen.fault}" if seen.fault else "")
@@ -465,7 +467,7 @@ def _photo(source: Path, one: Outcome, pictures: Pictures) -> Photo:
         name, place, split = seen.name, seen.place, seen.split or told.split
     else:  # embedded: it is called after its labelme file
         name, place, split = str(Path(told.name).with_suffix(path.suffix).as_posix()), told.place, told.split
-    return Photo(str(path), name, place, split, one.sight.size, one.sight.sha256, one.marks)
+    return photo_of(one, name, place, split)
 
 
 def _double_problems(kept: Sequence[tuple[Path, Outcome]]) -> list[Problem]:

@@ -36,7 +36,7 @@ from maskwright.formats.folders import split_and_category
 from maskwright.formats.photos import Sight, photo_folders, sight, sight_problems, size_problems
 from maskwright.formats.shapes import polygons_rle
 from maskwright.pixels import Size
-from maskwright.settings import PrepareSettings
+from maskwright.settings import MaskFrame, PrepareSettings
 
 MOST_BYTES = 256 * 2**20
 """A file that describes one photo and is larger than this is refused: parsed, it would take gigabytes."""
@@ -263,6 +263,12 @@ class Outcome:
     extra: str = ""
 
 
+def photo_of(one: Outcome, name: str, place: str, split: str | None) -> Photo:
+    """Return the photo of an outcome with its objects, under a name; see `formats.Photo`."""
+    seen = one.sight
+    return Photo(str(seen.path), name, place, split, seen.size, seen.sha256, one.marks, turn=seen.turn)
+
+
 def outcome_problems(outcomes: Collection[Outcome], fixes: dict[str, str]) -> list[Problem]:
     """Return every problem of all photos.
 
@@ -290,16 +296,13 @@ def outcome_tally(outcomes: Iterable[Outcome]) -> Tally:
 
 def outcome_notes(outcomes: Iterable[Outcome]) -> list[str]:
     """Return what the user should know about photos whose upright position the sizes do not prove."""
-    turned = [
-        str(one.sight.path)
-        for one in outcomes
-        if one.sight.orientation != 1 and one.marks and one.stated in (None, one.sight.stored)
-    ]
+    turned = [str(one.sight.path) for one in outcomes if one.marks and one.sight.unsure(one.stated)]
     if not turned:
         return []
     return [
         f"{plural(len(turned), 'photo')} must be turned or mirrored to be upright ({some(turned)}) and no size tells"
-        " whether the objects were marked so; they are taken as drawn on the upright photo: look at one of them"
+        " whether the objects were marked so; they are taken as drawn on the upright photo: look at one of them; if"
+        " they were drawn on it as stored: --mask-frame stored"
     ]
 
 
@@ -419,9 +422,9 @@ Draw = Callable[[Any, Size, str, Tally], tuple[list[Mark], list[tuple[str, str]]
 and the tally of mends."""
 
 
-def _draw(job: tuple[Path, Entry], draw: Draw) -> Outcome:
+def _draw(job: tuple[Path, Entry], draw: Draw, frame: MaskFrame) -> Outcome:
     path, entry = job
-    seen = sight(path)
+    seen = sight(path, frame)
     if seen.fault or entry.stated not in (None, seen.size):
         return Outcome(entry.label, seen, entry.stated)
     tally = Tally()
@@ -486,7 +489,7 @@ def read_entries(
     if twice:
         fix = "keep one entry for each photo; if two files hold the same, name one of them instead of the folder"
         wrong.append(Problem("photos are listed more than once", twice, fix))
-    outcomes = list(work.each(partial(_draw, draw=draw), jobs))
+    outcomes = list(work.each(partial(_draw, draw=draw, frame=work.settings.mask_frame), jobs))
     wrong += outcome_problems(outcomes, fixes)
     if wrong:
         raise UserError(wrong)
@@ -495,7 +498,7 @@ def read_entries(
         told = pictures.told(entry.source)
         seen = spot(path, pictures.top)
         split = entry.split or seen.split or told.split
-        photos.append(Photo(str(path), seen.name, seen.place, split, one.sight.size, one.sight.sha256, one.marks))
+        photos.append(photo_of(one, seen.name, seen.place, split))
     if not any(photo.marks for photo in photos):
         raise UserError(f"the {tool} file marks no object", [str(path) for path in sources], f"draw them in {tool}")
     tally = outcome_tally(outcomes)

@@ -33,7 +33,7 @@ from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:
-    from maskwright.settings import PrepareSettings
+    from maskwright.settings import MaskFrame, PrepareSettings
 
 LARGE_PART = 0.2
 """A part counts as large from this share of its mask on: less is a crumb."""
@@ -245,7 +245,7 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
         UserError: With every problem, those known already first.
     """
     seen: Shelf[tuple[Item, Seen]] = Shelf()
-    for some_seen, values in work.each.pieces(_look_at, items):
+    for some_seen, values in work.each.pieces(partial(_look_at, work.settings.mask_frame), items):
         seen.put_packs(some_seen)
         for name, category, one in values:
             meaning.add(name, category, one)
@@ -276,14 +276,16 @@ def read_items(items: Iterable[Item], work: Work, meaning: Meaning, problems: li
     return Objects(photos, " and ".join(sorted(story.codings)), story.mends.mends(), tuple(story.notes(work.settings)))
 
 
-def look_at(item: Item) -> Seen:
+def look_at(item: Item, frame: MaskFrame) -> Seen:
     """Look at a photo and its mask images; what is wrong with them is in the answer, not raised."""
-    return Seen(sight(item.photo), tuple(_look(path) for path in item.masks))
+    return Seen(sight(item.photo, frame), tuple(_look(path) for path in item.masks))
 
 
-def _look_at(items: list[Item]) -> tuple[list[Pack[tuple[Item, Seen]]], list[tuple[str, str, Values]]]:
+def _look_at(
+    frame: MaskFrame, items: list[Item]
+) -> tuple[list[Pack[tuple[Item, Seen]]], list[tuple[str, str, Values]]]:
     """Look at some photos; return what was found, and the name, the category and the values of each mask image."""
-    seen = [(item, look_at(item)) for item in items]
+    seen = [(item, look_at(item, frame)) for item in items]
     values = [
         (str(path), category, mask.values._replace(rle=b""))
         for item, one in seen
@@ -342,6 +344,7 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
                 sha256=one.photo.sha256,
                 marks=marks,
                 masks=tuple((str(path), mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
+                turn=one.photo.turn,
             )
         )
     return list(packed(photos)), story
@@ -380,7 +383,7 @@ class _Story:
         self.objects += len(marks)
         if not item.masks:
             self.seen.add("bare", str(item.photo))
-        if one.photo.orientation != 1 and any(m.values and m.values.size == one.photo.stored for m in one.masks):
+        if any(m.values is not None and one.photo.unsure(m.values.size) for m in one.masks):
             self.seen.add("turned", str(item.photo))
         for path, category, mask, found in zip(item.masks, item.categories, one.masks, rles, strict=True):
             if mask.values is not None:
@@ -449,7 +452,7 @@ class _Story:
             yield (
                 f"{plural(count['turned'], 'photo')} must be turned or mirrored to be upright ({shown['turned']}) and"
                 " the size of the mask fits both ways; the masks are taken as drawn on the upright photo: look at one"
-                " of them"
+                " of them; if they were drawn on it as stored: --mask-frame stored"
             )
         if count["black"]:
             yield f"{plural(count['black'], 'mask image')} all black: without an object ({shown['black']})"

@@ -10,9 +10,9 @@ from pathlib import Path
 from maskwright.dataset import inside
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, content_of, is_file, sha256_of, verify_photo
-from maskwright.formats import PHOTO_NAMES, plural, subfolders, walk
+from maskwright.formats import PHOTO_NAMES, both_sizes, plural, subfolders, walk, wrong_frame
 from maskwright.pixels import Size
-from maskwright.settings import PrepareSettings
+from maskwright.settings import MaskFrame, PrepareSettings
 
 
 @dataclass(frozen=True)
@@ -21,29 +21,46 @@ class Sight:
 
     Attributes:
         path: The file.
-        size: Upright `(height, width)`.
-        stored: `(height, width)` as stored, EXIF orientation not applied.
+        size: `(height, width)` of the frame that masks are in.
+        other: `(height, width)` of the other frame: as stored (EXIF orientation not applied) where masks are upright.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         sha256: Of the file.
         fault: Why it cannot be used; empty if it can.
+        frame: What masks are taken to be drawn on.
     """
 
     path: Path
     size: Size = (0, 0)
-    stored: Size = (0, 0)
+    other: Size = (0, 0)
     orientation: int = 1
     sha256: str = ""
     fault: str = ""
+    frame: MaskFrame = "upright"
+
+    @property
+    def turn(self) -> int:
+        """The EXIF orientation that masks have yet to be turned by; see `formats.Photo`."""
+        return self.orientation if self.frame == "stored" else 1
+
+    def unsure(self, size: Size | None) -> bool:
+        """Tell whether masks of a size (`None`: not known) fit both frames, and nobody said which is meant."""
+        return self.frame == "upright" and self.orientation != 1 and size in (None, self.other)
 
 
-def sight(path: Path) -> Sight:
-    """Look at a photo file; what is wrong with it is in the answer, not raised."""
+def sight(path: Path, frame: MaskFrame = "upright") -> Sight:
+    """Look at a photo file; what is wrong with it is in the answer, not raised.
+
+    Args:
+        path: The file.
+        frame: What its masks were drawn on.
+    """
     try:
         content = content_of(path)
-        size, stored, orientation = verify_photo(path, content)
-        return Sight(path, size, stored, orientation, sha256_of(content))
+        upright, stored, orientation = verify_photo(path, content)
     except UnreadableImage as error:
-        return Sight(path, fault=str(error))
+        return Sight(path, fault=str(error), frame=frame)
+    size, other = (upright, stored) if frame == "upright" else (stored, upright)
+    return Sight(path, size, other, orientation, sha256_of(content), frame=frame)
 
 
 def sight_problems(sights: Iterable[Sight]) -> list[Problem]:
@@ -61,26 +78,20 @@ def size_problems(stated: Iterable[tuple[str, Size | None, Sight]]) -> list[Prob
         stated: For each photo how messages call it, the `(height, width)` that the annotation file gives (`None`: it
             gives none), and what the photo is.
     """
-    turned, sized = [], []
+    turned: dict[MaskFrame, list[str]] = defaultdict(list)
+    sized = []
     for name, size, one in stated:
         if size is None or one.fault or size == one.size:
             continue
-        line = f"{name}: {size[1]} x {size[0]}, but {one.path} is {one.size[1]} x {one.size[0]}"
-        if size == one.stored:
-            turned.append(f"{line} when shown (EXIF orientation {one.orientation})")
+        line = f"{name}: {size[1]} x {size[0]}, but {one.path} is"
+        if size == one.other:
+            turned[one.frame].append(f"{line} {both_sizes(one.size, one.other, one.orientation, one.frame)}")
         else:
-            sized.append(line)
+            sized.append(f"{line} {one.size[1]} x {one.size[0]}")
     problems = []
-    if turned:
-        was = "photo was" if len(turned) == 1 else "photos were"
-        problems.append(
-            Problem(
-                f"{len(turned):,} {was} marked as the camera stored it, not as it is shown: the photo has an EXIF"
-                " orientation",
-                tuple(turned),
-                "mark the photos again as they are shown, or save them upright and export again",
-            )
-        )
+    for frame, lines in turned.items():
+        was = "photo was" if len(lines) == 1 else "photos were"
+        problems.append(wrong_frame(f"{len(lines):,} {was} marked", lines, frame))
     if sized:
         has = "photo has" if len(sized) == 1 else "photos have"
         problems.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from maskwright import pixels
 from maskwright.dataset import Dataset
 from maskwright.errors import Problem
 from maskwright.files import UnreadableImage, read_raw
-from maskwright.formats import plural, some
+from maskwright.formats import both_sizes, plural, some, wrong_frame
 from maskwright.formats.photos import Sight
 from maskwright.pixels import Size
+from maskwright.settings import MaskFrame
 
 Plane = NDArray[Any]
 
@@ -112,7 +114,7 @@ def scaled(plane: Plane, size: Size) -> Plane:
 
 def may_scale(size: Size, photo: Sight) -> bool:
     """Tell whether a mask of another size is just smaller or larger than its photo, not turned or cut."""
-    return size != photo.stored and same_shape(size, photo.size)
+    return size != photo.other and same_shape(size, photo.size)
 
 
 def mask_problems(
@@ -127,7 +129,8 @@ def mask_problems(
         fix: What to do about mask images that cannot be read; empty: replace or remove them.
     """
     bad: list[str] = []
-    turned, shaped, sized = [], [], []
+    turned: dict[MaskFrame, list[str]] = defaultdict(list)
+    shaped, sized = [], []
     for name, size, fault, photo in looked:
         if photo.fault:
             bad.append(f"{photo.path}: {photo.fault}")
@@ -135,28 +138,21 @@ def mask_problems(
             bad.append(f"{name}: {fault}")
         if photo.fault or size is None or size == photo.size:
             continue
-        line = f"{name} is {_text(size)}, {photo.path} is {_text(photo.size)}"
-        if size == photo.stored:
-            turned.append(f"{line} when shown and {_text(size)} as stored (EXIF orientation {photo.orientation})")
+        line = f"{name} is {_text(size)}, {photo.path} is"
+        if size == photo.other:
+            turned[photo.frame].append(f"{line} {both_sizes(photo.size, size, photo.orientation, photo.frame)}")
         elif not same_shape(size, photo.size):
-            shaped.append(line)
+            shaped.append(f"{line} {_text(photo.size)}")
         elif not resize:
-            sized.append(line)
+            sized.append(f"{line} {_text(photo.size)}")
     problems = []
     if bad:
         fix = fix or "replace these files, or remove them together with their mask or photo"
-        lines = tuple(dict.fromkeys(bad))
-        problems.append(Problem(f"{plural(len(lines), 'picture file')} cannot be read", lines, fix))
-    if turned:
-        what = f"{plural(len(turned), 'mask image')} {'fits' if len(turned) == 1 else 'fit'} the photo as the camera"
-        problems.append(
-            Problem(
-                f"{what} stored it, not as it is shown: the photo has an EXIF orientation",
-                tuple(turned),
-                "turn these masks as the photos are shown, or draw them again on photos saved upright; scaling would be"
-                " wrong",
-            )
-        )
+        once = tuple(dict.fromkeys(bad))
+        problems.append(Problem(f"{plural(len(once), 'picture file')} cannot be read", once, fix))
+    for frame, lines in turned.items():
+        what = f"{plural(len(lines), 'mask image')} {'fits' if len(lines) == 1 else 'fit'} the photo"
+        problems.append(wrong_frame(what, lines, frame))
     if shaped:
         what = f"{plural(len(shaped), 'mask image')} {'has' if len(shaped) == 1 else 'have'} another shape than the"
         problems.append(

@@ -51,7 +51,7 @@ from maskwright.formats.planes import (
 )
 from maskwright.formats.shelf import Shelf
 from maskwright.pixels import Size
-from maskwright.settings import FormName, PrepareSettings
+from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "trimap"
 EXPECTS = "a folder of photos and one of masks of the values 1, 2, 3 or 0, 128, 255; or others with --object-value N"
@@ -197,7 +197,7 @@ def read(found: Found, work: Work) -> Reading:
     work.say(f"understood: mask values: {meant}; each mask is one object")
     story = _Story(value, kind, settings)
     photos: Shelf[Photo] = Shelf()
-    look = partial(_look, value=value, resize=settings.resize_masks)
+    look = partial(_look, value=value, resize=settings.resize_masks, frame=settings.mask_frame)
     for pair, one in zip(pairs, work.each(look, pairs), strict=True):
         story.add(pair, one)
         place = places[pair.place]
@@ -212,6 +212,7 @@ def read(found: Found, work: Work) -> Reading:
                 sha256=one.photo.sha256,
                 marks=(Mark(_category(place, settings), one.rle),) if one.rle else (),
                 masks=((pair.mask, one.hash),) if pair.mask is not None else (),
+                turn=one.photo.turn,
             )
         )
     problems = story.problems()
@@ -290,9 +291,9 @@ def _values_of(mask: str) -> frozenset[int] | None:
         return None
 
 
-def _look(pair: Pair, value: int, resize: bool) -> _Seen:
+def _look(pair: Pair, value: int, resize: bool, frame: MaskFrame) -> _Seen:
     """Read one photo with its mask; what is wrong with them is in the answer."""
-    photo = sight(Path(pair.photo))
+    photo = sight(Path(pair.photo), frame)
     if pair.mask is None:
         return _Seen(photo)
     try:

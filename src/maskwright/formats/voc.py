@@ -437,7 +437,11 @@ class _Reader:
         self.plans.append(plan)
         keys: set[int] = set()
         reader = partial(
-            look, labels=plan.labels, of_objects=plan.tree.objects is not None, resize=self.settings.resize_masks
+            look,
+            labels=plan.labels,
+            of_objects=plan.tree.objects is not None,
+            resize=self.settings.resize_masks,
+            frame=self.settings.mask_frame,
         )
         for item, one in zip(plan.items, work.each(reader, plan.items), strict=True):
             for name, fault in one.faults or (("", ""),):
@@ -558,6 +562,7 @@ class _Reader:
                 sha256=one.photo.sha256,
                 marks=tuple(marks),
                 masks=tuple(zip(map(str, item.masks), one.hashes, strict=False)),
+                turn=one.photo.turn,
             )
 
     def notes(self) -> list[str]:

@@ -22,6 +22,7 @@ from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import Item, Plane, hex_colour, may_scale, pack, read_plane, scaled
 from maskwright.formats.runs import objects_of_ids, part_rles
 from maskwright.pixels import Size
+from maskwright.settings import MaskFrame
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -153,9 +154,9 @@ def _label(line: str) -> Label:
     return Label(name, (numbers[0] << 16) | (numbers[1] << 8) | numbers[2])
 
 
-def look(item: Item, labels: tuple[Label, ...] | None, of_objects: bool, resize: bool) -> Seen:
+def look(item: Item, labels: tuple[Label, ...] | None, of_objects: bool, resize: bool, frame: MaskFrame) -> Seen:
     """Read one photo with its masks; what is wrong with them is in the answer."""
-    photo = sight(item.photo)
+    photo = sight(item.photo, frame)
     if not item.masks:
         return Seen(photo)
     planes: list[Plane] = []

@@ -41,6 +41,7 @@ from maskwright.formats.listing import (
     outcome_notes,
     outcome_problems,
     outcome_tally,
+    photo_of,
     sample,
     spot,
     with_splits,
@@ -49,7 +50,7 @@ from maskwright.formats.names import stems
 from maskwright.formats.photos import photo_folders, sight
 from maskwright.formats.yolo_lines import BOX, CLASS, LINE, RANGE, Fault, line_of, looks, object_of
 from maskwright.formats.yolo_yaml import Description, describe, listed
-from maskwright.settings import FormName, PrepareSettings
+from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
 NAME: FormName = "yolo"
 EXPECTS = "a folder with photos in `images`, one YOLO segmentation .txt for each in `labels`, and a data.yaml"
@@ -215,7 +216,7 @@ def read(found: Found, work: Work) -> Reading:
         pairs.jobs = sorted([*pairs.jobs, *(_Job(path, None) for path in pairs.bare)], key=lambda job: job.photo)
     elif work.settings.unmatched == "skip":
         skipped += [Skipped(path, "photo without a label file, left out as you said") for path in pairs.bare]
-    outcomes = list(work.each(partial(_look, names=names), pairs.jobs))
+    outcomes = list(work.each(partial(_look, names=names, frame=work.settings.mask_frame), pairs.jobs))
     problems += _label_problems(outcomes, problems)
     if problems:
         raise UserError(problems)
@@ -410,9 +411,9 @@ def _label_problems(outcomes: Sequence[Outcome], known: Sequence[Problem]) -> li
     return problems
 
 
-def _look(job: _Job, names: Mapping[int, str] | None) -> Outcome:
+def _look(job: _Job, names: Mapping[int, str] | None, frame: MaskFrame) -> Outcome:
     """Read one photo and its label file; `extra` counts lines, boxes and polygons of four corners."""
-    seen = sight(job.photo)
+    seen = sight(job.photo, frame)
     if job.label is None or seen.fault:
         return Outcome(str(job.label or job.photo), seen)
     label = str(job.label)
@@ -464,11 +465,11 @@ def _photos(
     one_category(categories, settings, str(place), "the labels have")
     photos = []
     for job, one in zip(jobs, outcomes, strict=True):
-        marks = one.marks
-        if settings.category is not None:
-            marks = tuple(mark._replace(category=settings.category) for mark in marks)
         told = spot(job.photo, top)
-        photos.append(Photo(str(job.photo), told.name, told.place, told.split, one.sight.size, one.sight.sha256, marks))
+        photo = photo_of(one, told.name, told.place, told.split)
+        if settings.category is not None:
+            photo = photo._replace(marks=tuple(mark._replace(category=settings.category) for mark in photo.marks))
+        photos.append(photo)
     return (tuple(categories) if settings.category is None else (settings.category,)), photos
 
 
