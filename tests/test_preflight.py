@@ -278,8 +278,8 @@ def test_masks_that_are_turned_against_their_photos_are_refused(data, rigged, tm
     assert lines[1].startswith(f"  {other / 'train'}: the picture explains ")
     assert lines[1].endswith(f"% {name} (6 photos)")
     assert lines[2] == (
-        "fix: look at photos and masks (EXIF orientation applied to one side only?) and prepare the data again;"
-        " if they are right: --no-preflight"
+        "fix: look at photos and masks (EXIF orientation applied to one side only?) and prepare the data again,"
+        " perhaps with --mask-frame stored; if they are right: --no-preflight"
     )
 
 

@@ -95,7 +95,8 @@ RULES: dict[str, tuple[Severity, str, str]] = {
         "warning",
         "in {n} {photo|photos} the masks fit the edges of the picture only when turned: the camera's orientation was"
         " applied to one side alone",
-        "save the photos upright with no orientation tag and draw or export the masks anew, or turn the mask files",
+        "prepare again with --mask-frame stored, which turns the masks as their photos are (without it, if it was"
+        " given)",
     ),
     "masks-turned": (
         "warning",
@@ -187,7 +188,8 @@ RULES: dict[str, tuple[Severity, str, str]] = {
         "note",
         "{n} {photo carries|photos carry} a camera's orientation, and whether the masks were drawn with it cannot be"
         " told from the edges",
-        "look at the masks over the photos: maskwright check DATA --html",
+        "look at the masks over the photos: maskwright check DATA --html; where they lie turned, prepare again with"
+        " --mask-frame stored",
     ),
     "crowd": (
         "warning",

@@ -342,8 +342,8 @@ class _Preflight:
             raise UserError(
                 f"the masks fit their photos better {best}",
                 [f"{self.small.folder}: {figures} ({len(fits)} photos)"],
-                "look at photos and masks (EXIF orientation applied to one side only?) and prepare the data again;"
-                " if they are right: --no-preflight",
+                "look at photos and masks (EXIF orientation applied to one side only?) and prepare the data again,"
+                " perhaps with --mask-frame stored; if they are right: --no-preflight",
             )
         if own > mean[best] + MARGIN or (best.startswith("shifted") and own > mean[best]):
             self.tell(f"masks follow the pictures: {figures} ({len(fits)} photos)")
