@@ -139,6 +139,8 @@ def test_work_may_be_done_in_another_process(tmp_path):
     touch(tmp_path / "a.png")
     square = {"name": "rect", "x": 1, "y": 1, "width": 2, "height": 2}
     entry = Entry(tmp_path / "via.json", "a.png", (("a region", "nut", square),))
-    function, job = pickle.loads(pickle.dumps((partial(_draw, draw=via._draw), (tmp_path / "a.png", entry))))
+    function, job = pickle.loads(
+        pickle.dumps((partial(_draw, draw=via._draw, frame="upright"), (tmp_path / "a.png", entry)))
+    )
     outcome = pickle.loads(pickle.dumps(function(job)))
     assert (outcome.sight.size, len(outcome.marks), outcome.faults) == ((3, 4), 1, ())

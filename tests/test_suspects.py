@@ -6,6 +6,7 @@ from scipy import ndimage
 from maskwright import pixels, suspects
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.facts import SplitView
+from maskwright.prepare import prepare
 from maskwright.suspects import photo_findings
 
 SIZE = (120, 160)
@@ -94,7 +95,8 @@ def test_the_orientation_applied_to_the_photos_alone(tmp_path, orientation, size
     turn = {3: "turned by 180 degrees", 6: "turned right by 90 degrees", 8: "turned left by 90 degrees"}[orientation]
     assert f"{turn}, the masks of 6 photos with orientation {orientation} meet edges " in finding.problem.where[0]
     assert finding.problem.fix == (
-        "save the photos upright with no orientation tag and draw or export the masks anew, or turn the mask files"
+        "prepare again with --mask-frame stored, which turns the masks as their photos are (without it, if it was"
+        " given)"
     )
     assert {e.split for e in finding.examples} == {"train"}
     assert "along the masks as they stand" in finding.examples[0].note
@@ -127,7 +129,19 @@ def test_too_few_photos_with_an_orientation_to_be_sure(tmp_path):
         "3 photos carry a camera's orientation, and whether the masks were drawn with it cannot be told from the edges"
     )
     assert "where the masks are turned by 180 degrees" in finding.problem.where[0]
-    assert finding.problem.fix == "look at the masks over the photos: maskwright check DATA --html"
+    assert finding.problem.fix == (
+        "look at the masks over the photos: maskwright check DATA --html; where they lie turned, prepare again with"
+        " --mask-frame stored"
+    )
+
+
+def test_what_the_finding_advises_mends_it(tmp_path):
+    turn = PillowImage.Transpose.ROTATE_90
+    train = world(tmp_path / "train", range(6), np.rot90, 6, (140, 140), turn)
+    train.write(tmp_path / "instances_train.json")
+    made = {f: prepare(tmp_path, out=tmp_path.with_name(f"data-{f}"), mask_frame=f) for f in ("upright", "stored")}
+    assert list(found(train=made["upright"].split("train"))) == ["exif-one-side"]
+    assert found(train=made["stored"].split("train")) == {}
 
 
 def test_masks_of_untagged_photos_that_are_mirrored(tmp_path):
