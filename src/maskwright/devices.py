@@ -109,7 +109,7 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
         )
     strategy = "auto" if devices == 1 else "ddp" if here.by else "ddp_spawn"
     bits = made.settings.precision or "32"
-    inner = [] if bits == "32" else [InnerPrecision("bf16-mixed" if bits == "bf16" else "16-mixed", machine.device)]
+    inner: list[Any] = [] if bits == "32" else [InnerPrecision("bf16-mixed" if bits == "bf16" else "16-mixed", machine.device)]
     return Fabric(
         accelerator="cuda" if machine.device == "cuda" else "cpu",
         devices=devices // here.machines,

@@ -75,6 +75,7 @@ def detect_twice(network: Segmenter, image: Tensor, inner: tuple[int, int], leas
     if getattr(network, "conventions", None) is None:
         images = images.contiguous(memory_format=torch.channels_last)
     here, there = network.detect(images, [inner, inner], least_score, between=between, **more)
+    there |= {"boxes": mirrored_boxes(there["boxes"], width).to(there["boxes"].dtype)}
     return _mean({k: v.cpu() for k, v in here.items()}, {k: v.cpu() for k, v in there.items()})
 
 
@@ -123,13 +124,14 @@ def pairs(one: Found, other: Found) -> tuple[Tensor, Tensor]:
 
 
 def _mean(here: Found, there: Found) -> Found:
-    """Make one of what the two views say of the merged boxes; a box that either drops is dropped."""
+    """Make one of what two views say of the merged boxes, boxes mirrored back; what either drops is dropped."""
     where = {place: k for k, place in enumerate(there["place"].tolist())}
     kept = [(i, where[place]) for i, place in enumerate(here["place"].tolist()) if place in where]
     rows, others = (torch.tensor([k[side] for k in kept], dtype=torch.int64) for side in (0, 1))
     found: dict[str, Any] = {k: v[rows] for k, v in here.items() if k != "place"}
     found["masks"] = (found["masks"] + there["masks"][others].flip(-1)) / 2
-    found["scores"] = (found["scores"] + there["scores"][others]) / 2
+    for name in ("boxes", "scores"):  # a network may take the boxes from its masks, so that they differ
+        found[name] = (found[name] + there[name][others]) / 2
     return _best_first(found, 0.0, None)
 
 

@@ -93,6 +93,7 @@ class MaskRCNNSpec:
 
 POSITIVE_IOU = (0.5, 0.6, 0.7)  # per refinement stage; Cascade R-CNN
 DELTA_SCALES = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+SAME_OBJECT = 0.5  # boxes of one category that overlap by a greater IoU are taken for one object
 WINDOW = 1.1  # side of the mask's window over side of its box
 MASK_ROI = 14
 BOX_STRIDES = (8, 16, 32)
@@ -286,7 +287,7 @@ class MaskRCNN(nn.Module):
                 sums["told apart"] = (scores[positive, 1:].argmax(1) + 1 == label[positive]).sum().float()
                 for roi, lab, match, target in zip(rois, labels, matches, targets, strict=True):
                     # Many boxes around one object teach its mask little more than a few do.
-                    most = min(self.spec.mask_rois_per_photo, max(8, 2 * len(target["boxes"])))
+                    most = min(self.spec.mask_rois_per_photo, max(4, 2 * len(target["boxes"])))
                     chosen = torch.nonzero(lab > 0)[:, 0][:most]
                     mask_rois.append(roi[chosen])
                     mask_matches.append(match[chosen])
@@ -430,7 +431,7 @@ class MaskRCNN(nn.Module):
             score, candidate = scores[row, label + 1], box[row]
             keep = ((candidate[:, 2:] - candidate[:, :2]) >= 1).all(1)
             score, candidate, label = score[keep], candidate[keep], label[keep] + 1
-            best = batched_nms(candidate, score, label, 0.5)[: self.spec.detections_per_photo]
+            best = batched_nms(candidate, score, label, SAME_OBJECT)[: self.spec.detections_per_photo]
             results.append({"boxes": candidate[best], "labels": label[best], "scores": score[best]})
         if between is not None:
             results = between(results)
@@ -439,17 +440,48 @@ class MaskRCNN(nn.Module):
             probabilities = self._mask_logits(features, windows).float().sigmoid()
         else:
             probabilities = images.new_zeros((0, self.spec.mask_side, self.spec.mask_side))
-        for result, window, mask in zip(
-            results, windows, torch.split(probabilities, [len(w) for w in windows]), strict=True
+        for result, window, mask, size in zip(
+            results, windows, torch.split(probabilities, [len(w) for w in windows]), sizes, strict=True
         ):
             result["windows"] = window
             result["masks"] = mask
+            # The mask's many cells place the object's ends better than the box head did.
+            boxes = clip_boxes_to_image(outline_boxes(mask, window), size)
+            shown = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            result["boxes"] = torch.where(shown[:, None], boxes, result["boxes"])
             # The box head does not know how good the mask will be; the mask does, roughly.
             result["scores"] = result["scores"] * sureness(mask)
-            order = result["scores"].argsort(descending=True, stable=True)
+            # Two boxes whose overlap was small enough may hold one object, as boxes of the same mask show.
+            order = batched_nms(result["boxes"], result["scores"], result["labels"], SAME_OBJECT)
             order = order[result["scores"][order] >= least_score]
             result |= {name: tensor[order] for name, tensor in result.items()}
         return results
+
+
+def outline_boxes(masks: Tensor, windows: Tensor) -> Tensor:
+    """Return the boxes of masks: those around the cells that are object.
+
+    Args:
+        masks: `(R, S, S)` probabilities.
+        windows: `(R, 4)` `x1 y1 x2 y2`, where they lie.
+
+    Returns:
+        `(R, 4)` `x1 y1 x2 y2`, at edges of cells; without size where no cell is object.
+
+    Example:
+        >>> mask = torch.tensor([[[0.1, 0.2], [0.3, 0.9]]])
+        >>> outline_boxes(mask, torch.tensor([[0.0, 0.0, 20.0, 40.0]])).tolist()
+        [[10.0, 20.0, 20.0, 40.0]]
+    """
+    side = masks.shape[-1]
+    inside = masks >= 0.5
+    ends = []
+    for along in (inside.any(1), inside.any(2)):  # columns, lines
+        first = along.float().argmax(1)
+        last = side - along.flip(1).float().argmax(1)
+        ends.append(torch.stack([first, torch.where(along.any(1), last, first)], 1))
+    places = torch.stack(ends, 2).to(windows.dtype) / side  # `(R, first and last, x and y)`, 0..1 of the window
+    return (windows[:, None, :2] + places * (windows[:, None, 2:] - windows[:, None, :2])).flatten(1)
 
 
 def sureness(masks: Tensor) -> Tensor:
