@@ -108,12 +108,12 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
             f"leave --devices out, or: --devices {here.world}",
         )
     strategy = "auto" if devices == 1 else "ddp" if here.by else "ddp_spawn"
-    bits = made.settings.precision or "32"
-    inner: list[Any] = [] if bits == "32" else [InnerPrecision("bf16-mixed" if bits == "bf16" else "16-mixed", machine.device)]
+    kinds: Any = {"bf16": "bf16-mixed", "16": "16-mixed"}
+    kind = kinds.get(made.settings.precision)  # 32 bits are what Fabric takes of itself
     return Fabric(
         accelerator="cuda" if machine.device == "cuda" else "cpu",
         devices=devices // here.machines,
         num_nodes=here.machines,
         strategy=strategy,
-        plugins=inner,
+        plugins=InnerPrecision(kind, machine.device) if kind else None,
     )
