@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
+from maskwright.models import rois as rois_module
 from maskwright.models.rois import _by_torchvision, assign_levels, pool_level, pool_rois
 
 SIDE = 128  # of the imagined photos
@@ -63,6 +64,22 @@ def test_pooling_equals_torchvision_forward_and_backward(seed, counts, kind, str
         theirs = torch.autograd.grad((expected * weights).sum(), list(maps.values()), allow_unused=True)
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_map_is_pooled_some_channels_at_a_time(monkeypatch):
+    rng = np.random.default_rng(3)
+    maps = pyramid(rng, (8,))
+    rois = [boxes_of(rng, 6, "inside"), boxes_of(rng, 3, "inside")]
+    weights = torch.from_numpy(rng.standard_normal((9, 5, 7, 7)).astype(np.float32))
+    found = []
+    for most in (rois_module.MOST_CELLS, 0):
+        monkeypatch.setattr(rois_module, "MOST_CELLS", most)
+        monkeypatch.setattr(rois_module, "LEAST_CHANNELS", 2)
+        pooled = pool_rois(maps, (8,), rois, 7, cells=7.0)
+        found.append((pooled, torch.autograd.grad((pooled * weights).sum(), maps["8"])[0]))
+    assert found[0][0].abs().max() > 0.5
+    for whole, parts in zip(*found, strict=True):
+        assert torch.equal(whole, parts)
 
 
 def test_pooling_of_a_map_that_is_not_square_and_of_one_cell():

@@ -116,6 +116,28 @@ def test_losses_are_torchvisions():
     assert found["mask"].item() > 0
 
 
+def test_what_is_computed_again_on_the_way_back_changes_no_feature_and_no_gradient():
+    network = ours().train()
+    for name, module in network.backbone.body.named_modules():
+        if name.endswith("bn3"):
+            module.weight.data.fill_(0.2)  # random residual blocks would grow without limit
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(4))
+    found, grads = [], []
+    for exact in (False, True):
+        network.zero_grad()
+        levels = network.backbone(x, exact)
+        assert list(levels) == ["0", "1", "2", "3", "pool"]
+        sum((level * level.detach().cos()).sum() for level in levels.values()).backward()
+        found.append(levels)
+        grads.append({k: p.grad for k, p in network.backbone.named_parameters() if p.grad is not None})
+    assert {k for k, p in network.backbone.named_parameters() if p.requires_grad} == set(grads[0]) == set(grads[1])
+    for name, level in found[0].items():
+        torch.testing.assert_close(level, found[1][name], rtol=1e-4, atol=1e-4)
+    for name, grad in grads[0].items():
+        scale = grads[1][name].abs().max()
+        torch.testing.assert_close(grad / scale, grads[1][name] / scale, rtol=0, atol=1e-3)
+
+
 def test_a_caffe_backbone_strides_in_its_first_convolution_and_takes_blue_first():
     caffe, plain = ours(how=replace(DETECTRON2, **CAFFE)), ours(how=DETECTRON2)
     block, other = caffe.backbone.body.layer3[0], plain.backbone.body.layer3[0]

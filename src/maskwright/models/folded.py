@@ -8,6 +8,7 @@ result, it costs no pass over the map, forward or backward, and no memory; the f
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
-AGAIN = frozenset({"layer2", "layer3", "layer4"})
-"""Stages whose blocks are computed again on the way back: what lies inside them would hold most of the memory."""
+AGAIN = {"layer2": 2, "layer3": 3, "layer4": 3}
+"""Stages that are computed again on the way back, so many blocks at a time: what lies inside them would hold most of
+the memory, and with fewer blocks at a time what lies between them would."""
 
 
 def convolve(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
@@ -41,6 +43,50 @@ def block(part: Bottleneck, x: Tensor) -> Tensor:
     y = functional.relu_(convolve(part.conv2, part.bn2, y))
     y = convolve(part.conv3, part.bn3, y)
     return functional.relu_(y.add_(short) if y.dtype == short.dtype else y + short)
+
+
+def blocks(parts: Iterable[Bottleneck], x: Tensor) -> Tensor:
+    """Run bottlenecks one after the other."""
+    for part in parts:
+        x = block(part, x)
+    return x
+
+
+def batched(parts: Sequence[Bottleneck], most: int) -> Iterator[Sequence[Bottleneck]]:
+    """Yield so many at a time; the last may be fewer."""
+    for first in range(0, len(parts), most):
+        yield parts[first : first + most]
+
+
+def pyramid_features(fpn: FeaturePyramidNetwork, found: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Run a feature pyramid as torchvision does; what lies inside its finest level is computed again on the way back.
+
+    Args:
+        fpn: With extra blocks that need its own levels alone.
+        found: Features by name, finest first.
+
+    Returns:
+        As many levels, and those of the extra blocks.
+    """
+    names, levels = list(found), list(found.values())
+
+    def inside(k: int, above: Tensor | None) -> Tensor:
+        inner = fpn.inner_blocks[k](levels[k])
+        if above is None:
+            return cast(Tensor, inner)
+        return cast(Tensor, inner + functional.interpolate(above, size=inner.shape[-2:], mode="nearest"))
+
+    def level(k: int, above: Tensor | None) -> Tensor:
+        return cast(Tensor, fpn.layer_blocks[k](inside(k, above)))
+
+    results: list[Tensor] = []
+    inner: Tensor | None = None
+    for k in reversed(range(1, len(levels))):
+        inner = inside(k, inner)
+        results.insert(0, fpn.layer_blocks[k](inner))
+    results.insert(0, checkpoint(level, 0, inner, use_reentrant=False) if torch.is_grad_enabled() else level(0, inner))
+    extra, more = fpn.extra_blocks(results, levels, names)
+    return OrderedDict(zip(more, extra, strict=True))
 
 
 def resnet_features(body: nn.Module, x: Tensor) -> OrderedDict[str, Tensor]:
@@ -68,11 +114,9 @@ def resnet_features(body: nn.Module, x: Tensor) -> OrderedDict[str, Tensor]:
             elif name == "maxpool":
                 x = part(x)
             else:
-                for each in part:
-                    if name in AGAIN and torch.is_grad_enabled():
-                        x = checkpoint(block, each, x, use_reentrant=False)
-                    else:
-                        x = block(each, x)
+                again = AGAIN.get(name, 0) if torch.is_grad_enabled() else 0
+                for some in batched(part, again or len(part)):
+                    x = checkpoint(blocks, some, x, use_reentrant=False) if again else blocks(some, x)
         if name in names:
             found[names[name]] = x
     return found

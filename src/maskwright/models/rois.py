@@ -141,7 +141,10 @@ def pool_level(
 
 
 MOST_CELLS = 1 << 23
-"""Values of a map's gradient that are summed up at a time, at most: 32 MB."""
+"""Values of a map, or of its gradient, that are summed up at a time, at most: 32 MB."""
+
+LEAST_CHANNELS = 64
+"""... but of so many channels."""
 
 
 class _Bags(torch.autograd.Function):
@@ -149,12 +152,18 @@ class _Bags(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, cells: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        # One table of all cells; a row is one cell's feature vector.
-        table = features.float().permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-        pooled, *bags = torch.ops.aten._embedding_bag(table, cells, offsets, False, 0, False, weights)
+        rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+        # A table of all cells; a row is one cell's feature vector, of a large map some channels at a time.
+        step = max(MOST_CELLS // len(rows), LEAST_CHANNELS)
+        pooled = weights.new_empty((len(offsets), rows.shape[1])) if step < rows.shape[1] else None
+        for first in range(0, rows.shape[1], step):
+            part = rows[:, first : first + step].float().contiguous()
+            found, *bags = torch.ops.aten._embedding_bag(part, cells, offsets, False, 0, False, weights)
+            if pooled is not None:
+                pooled[:, first : first + step] = found
         ctx.save_for_backward(cells, offsets, weights, *bags)
         ctx.shape, ctx.dtype = features.shape, features.dtype
-        return cast(Tensor, pooled)
+        return cast(Tensor, found if pooled is None else pooled)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

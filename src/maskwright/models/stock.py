@@ -29,7 +29,7 @@ from maskwright.crops import crops
 from maskwright.models.align import align_rois, mask_targets
 from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals, box_loss
 from maskwright.models.conventions import NATIVE, Conventions
-from maskwright.models.folded import resnet_features
+from maskwright.models.folded import pyramid_features, resnet_features
 from maskwright.models.maskrcnn import Between, Detection, Target
 from maskwright.models.timm_body import timm_body
 
@@ -142,7 +142,7 @@ class Pyramid(nn.Module):
         """
         fast = not exact and isinstance(self.body, IntermediateLayerGetter)
         found = resnet_features(self.body, x) if fast else self.body(x)
-        return cast("OrderedDict[str, Tensor]", self.fpn(found))
+        return pyramid_features(self.fpn, found) if fast else cast("OrderedDict[str, Tensor]", self.fpn(found))
 
 
 class Heads(nn.Module):
