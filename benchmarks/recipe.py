@@ -1,11 +1,13 @@
 """What each part of the recipe is worth: the same training with and without it, on three sets.
 
     python benchmarks/recipe.py [demo] [hammer] [fruits] [--row NAME ...] [--seeds 1] [--results rows.jsonl]
+    python benchmarks/recipe.py [demo] [hammer] [fruits] --of FOLDER [--row NAME ...] [--seeds 3]
 
 A row is `maskrcnn-nano` as it is planned, with one thing changed. All trainings of a set have the same number of steps,
 a third to a half of what a few minutes give, so that the figures do not depend on how busy the machine is; what a row
 costs is its time per step beside them. The sets and their splits are those of `accuracy.py`, prepared once in `--work`.
-Validation runs once, after the last step. Rows that only change how objects are found use the weights of `as planned`.
+Validation runs once, after the last step. Rows that only change how objects are found use the weights of `as planned`;
+with `--of FOLDER` those of the finished trainings of `accuracy.py --out FOLDER`, and only such rows are run.
 
 Every finished row is a line of the results file, and rows that are in it are not run again: several calls, each pinned
 to a core of its own, can share the work. At the end all rows of the file are printed, with the difference to `as
@@ -60,6 +62,17 @@ def box_scores() -> Iterator[None]:
         maskrcnn.sureness = usual
 
 
+@contextmanager
+def head_boxes() -> Iterator[None]:
+    """Take the box head's boxes inside the block, not those of the masks."""
+    usual = maskrcnn.outline_boxes
+    maskrcnn.outline_boxes = lambda masks, windows: torch.zeros_like(windows)
+    try:
+        yield
+    finally:
+        maskrcnn.outline_boxes = usual
+
+
 def settings_row(**settings: Any) -> dict[str, Any]:
     return {"settings": settings}
 
@@ -74,6 +87,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "masks of 28 x 28": {"network": lambda: sizes(mask_side=28)},
     "a plain finest map": {"network": lambda: sizes(fine_channels=32, fine_layers=1)},
     "scores of boxes alone": {"found": box_scores},
+    "boxes of the box head": {"found": head_boxes},
     "test-time flips": {"predict": {"test_time_flip": True}},
 }
 
@@ -132,12 +146,23 @@ def run(name: str, row_name: str, seed: int, shared: Path, work: Path) -> dict[s
     return {"set": name, "row": row_name, "seed": seed, "cpu_s": took / STEPS[name] if trains else None, **found}
 
 
+def found_anew(name: str, row_name: str, seed: int, done: Path) -> dict[str, Any]:
+    """Find and score one row with the weights of a finished training."""
+    row, run = ROWS[row_name], done / name / f"maskwright-{seed}" / "run"
+    steps = json.loads((run / "run.json").read_text())["step"]
+    started = time.perf_counter()
+    found = scores(name, done / name / "data", run, done / name / "found-anew", row)
+    took = time.perf_counter() - started
+    return {"set": name, "row": row_name, "seed": seed, "steps": steps, "cpu_s": None, "seconds": took, **found}
+
+
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of one table per set."""
     for name in sorted({row["set"] for row in rows}):
         mine = [row for row in rows if row["set"] == name]
         base = {row["seed"]: row for row in mine if row["row"] == PLANNED}
-        yield f"{name}, {STEPS[name]} steps"
+        steps = sorted({row.get("steps", STEPS[name]) for row in mine})
+        yield f"{name}, {' to '.join(str(n) for n in {steps[0]: 0, steps[-1]: 0})} steps"
         for row_name in ROWS:
             these = [row for row in mine if row["row"] == row_name and row["seed"] in base]
             if not these:
@@ -165,16 +190,21 @@ def main() -> None:
     parser.add_argument("--row", action="append", choices=list(ROWS), help="only these; default: all")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--of", type=Path, metavar="FOLDER", help="what accuracy.py --out has left")
     parser.add_argument("--work", type=Path, default=Path("recipe-work"), help="data and runs are kept there")
     parser.add_argument("--results", type=Path, default=Path("recipe.jsonl"))
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     options = parser.parse_args()
+    finding = [row_name for row_name, row in ROWS.items() if not row or {"found", "predict"} & row.keys()]
     for seed in range(options.seed, options.seed + options.seeds):
         for name in options.sets:
-            for row_name in options.row or ROWS:
+            for row_name in options.row or (finding if options.of else ROWS):
                 if any((r["set"], r["row"], r["seed"]) == (name, row_name, seed) for r in finished(options.results)):
                     continue
-                done = run(name, row_name, seed, options.shared, options.work)
+                if options.of:
+                    done = found_anew(name, row_name, seed, options.of)
+                else:
+                    done = run(name, row_name, seed, options.shared, options.work)
                 with options.results.open("a") as out:
                     out.write(json.dumps(done) + "\n")
                 print(json.dumps(done), flush=True)
