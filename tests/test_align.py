@@ -111,6 +111,10 @@ def test_targets_are_the_mask_under_the_box(how, packed):
     target = pack(masks) if packed else {"masks": masks}
     found = mask_targets(crops(target), mask.shape, torch.tensor([box]), torch.tensor([0]), 28, how)[0].numpy()
     expected = aligned_by_hand(mask, box, 1.0, 28, 0, how.roi_aligned)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = mask_targets(crops(target), mask.shape, torch.tensor([box]), torch.tensor([0]), 28, how)[0]
+    assert cast.dtype is torch.float32
+    assert (cast.numpy() == found).all()
     if how.hard_targets:
         assert set(np.unique(found)) == {0, 1}
         far = np.abs(expected - 0.5) > 1e-5

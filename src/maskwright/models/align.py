@@ -89,14 +89,15 @@ def mask_targets(
         how: Alignment, and whether targets are yes or no.
 
     Returns:
-        `(R, side, side)` float 0..1.
+        `(R, side, side)` float 0..1, of the boxes' type under autocast too.
     """
-    found = torch.stack(
-        [
-            _cut(masks[match], size, box, side, how.roi_aligned)
-            for match, box in zip(matches.tolist(), boxes, strict=True)
-        ]
-    )
+    with torch.autocast(boxes.device.type, enabled=False):  # the products would round shares of a cell to bf16
+        found = torch.stack(
+            [
+                _cut(masks[match], size, box, side, how.roi_aligned)
+                for match, box in zip(matches.tolist(), boxes, strict=True)
+            ]
+        )
     return (found >= 0.5).to(found.dtype) if how.hard_targets else found
 
 
