@@ -59,12 +59,33 @@ def test_a_rate_that_is_too_high_is_named(tmp_path):
     ],
 )
 def test_losses_are_judged_by_a_beginning_that_has_not_blown_up(totals, named):
-    settings = SimpleNamespace(learning_rate=0.3, batch_size=2, optimiser="adamw", clip_norm=10.0)
+    assert [cause.name == "rate" for cause in judged(totals, "maskrcnn-nano", "adamw", 0.3)] == [True] * named
+
+
+def judged(totals, architecture, optimiser, rate):
+    """Return what is said of these losses, step by step, of two photos each."""
+    settings = SimpleNamespace(
+        architecture=architecture, learning_rate=rate, batch_size=2, optimiser=optimiser, clip_norm=10.0
+    )
     watch = Watch(SimpleNamespace(settings=settings, canvas=(64, 64)), None)
     nothing = SimpleNamespace(photos=(), objects=(), targets=())
     for total in totals:
         watch.see(nothing, SimpleNamespace(total=total, grad_norm=1.0, losses={}))
-    assert [cause.name == "rate" for cause in watch.causes(40, 0.5, 0.1)] == [True] * named
+    return watch.causes(40, 0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "optimiser", "rate", "rule"),
+    [
+        ("maskrcnn-nano", "adamw", 0.003, "0.001"),
+        ("maskrcnn-r50-fpn", "sgd", 0.006, "0.0025"),
+        ("maskrcnn-r50-fpn", "adamw", 1e-4, "3.54e-05"),  # a backbone of timm: 1e-4 is for 16 photos
+    ],
+)
+def test_a_rate_is_held_against_the_rule_of_the_plan(architecture, optimiser, rate, rule):
+    [cause] = judged([4.0] * 10 + [4.1] * 30, architecture, optimiser, rate)
+    assert cause.text.startswith("the learning rate is likely too high: ")
+    assert cause.text.endswith(f"It is {rate:.3g}, the rule gives {rule}: leave --learning-rate out")
 
 
 def test_boxes_that_are_degenerate_are_named(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from maskwright import pixels
 from maskwright.batches import Batch
 from maskwright.dataset import Category, Dataset
-from maskwright.plan import BASE_BATCH, BASE_RATE, ORIGIN_BATCH, ORIGIN_RATE, Plan
+from maskwright.plan import BASE_BATCH, Plan, base_rate
 from maskwright.step import Taken
 
 FIRST_STEPS = 10
@@ -131,12 +131,10 @@ class Watch:
         first, now = self.first_total, statistics.fmean(self.totals)
         if first is None or now < first:
             return None
-        rate = self.made.settings.learning_rate or 0.0
-        batch = self.made.settings.batch_size or BASE_BATCH
-        rule = BASE_RATE * math.sqrt(batch / BASE_BATCH)
-        if self.made.settings.optimiser == "sgd":
-            rule = ORIGIN_RATE * batch / ORIGIN_BATCH
-        norm, clip = statistics.median(self.norms), self.made.settings.clip_norm or math.inf
+        settings = self.made.settings
+        rate = settings.learning_rate or 0.0
+        rule = base_rate(settings.architecture or "", settings.optimiser or "", settings.batch_size or BASE_BATCH)
+        norm, clip = statistics.median(self.norms), settings.clip_norm or math.inf
         seen = f"the losses add up to {now:.3g}, {first:.3g} at the beginning, where they should have fallen"
         if rate > 2 * rule:
             return Cause(
