@@ -463,6 +463,9 @@ def test_the_origins_schedule_scales_with_another_length():
     assert origin(split_of(photos=100), steps=10_000).settings.warmup == 500
     minutes = origin(minutes=30)
     assert (minutes.settings.drops, minutes.settings.warmup, minutes.steps) == ((16, 22), 500, None)
+    rule = "steps; the origin's, or the first tenth of the minutes if that is over sooner"
+    assert minutes.reasons["warmup"].why == rule
+    assert origin(minutes=30, warmup=200).reasons["warmup"].why == f"you said so (the rule: 500, {rule})"
 
 
 def test_the_nano_is_planned_as_ever():

@@ -41,6 +41,17 @@ def test_in_minutes_the_drops_are_shares_of_them():
     assert shares == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+def test_in_minutes_a_warm_up_is_over_after_its_steps_or_a_tenth():
+    made = stock(minutes=60)
+    peak = made.settings.learning_rate
+    for step, done in ((250, 0.0), (0, 0.05), (250, 0.05), (100, 0.05)):
+        assert rate(made, step, done) == pytest.approx(peak * (0.001 + 0.999 / 2)), (step, done)
+    assert rate(made, 0, 0.0) == pytest.approx(peak * 0.001)
+    assert rate(made, 7, 0.1) == pytest.approx(peak)
+    assert rate(made, 7, 0.5) == rate(made, 500, 0.01) == peak
+    assert rate(stock(steps=10_000), 250, 0.1) == pytest.approx(peak * (0.001 + 0.999 / 2))  # these are known
+
+
 def test_no_warm_up_starts_at_the_peak():
     made = stock(warmup=0)
     assert rate(made, 0, 0.0) == made.settings.learning_rate

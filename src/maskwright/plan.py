@@ -392,7 +392,7 @@ class _Planner:
     def _warmup(self, per_epoch: float) -> tuple[int, str]:
         steps = self._steps(per_epoch)
         if steps is None:
-            return ORIGIN_WARMUP, "steps; the origin's"
+            return ORIGIN_WARMUP, "steps; the origin's, or the first tenth of the minutes if that is over sooner"
         most = max(1, int(steps / 10))
         return min(ORIGIN_WARMUP, most), f"steps; the origin's {ORIGIN_WARMUP}, at most a tenth of {steps:,.0f}"
 

@@ -10,6 +10,9 @@ from maskwright.plan import ORIGIN_EPOCHS, Plan
 WARM_UP = 0.04
 """Share of a training over which the rate rises from zero, where no number of steps is given."""
 
+MOST_WARM_UP = 0.1
+"""Share of a budget in minutes that a warm-up of steps takes at most: nobody knows how many steps there will be."""
+
 FIRST = 0.001
 """Share of the rate at the first step of a warm-up of steps (MMDetection's and Detectron2's `warmup_ratio`)."""
 
@@ -19,7 +22,8 @@ def rate(plan: Plan, step: int, done: float) -> float:
 
     Args:
         plan: Schedule `cosine`: a linear warm-up, then half a cosine down to a hundredth. `steps`: the rate is divided
-            by 10 at every drop; where the budget is minutes, drops are epochs of 24.
+            by 10 at every drop; where the budget is minutes, drops are epochs of 24. A warm-up of steps is over at the
+            latest at `MOST_WARM_UP` of the minutes.
         step: From 0.
         done: Share of the budget that is used, 0..1.
     """
@@ -29,6 +33,8 @@ def rate(plan: Plan, step: int, done: float) -> float:
         risen = min(1.0, (done + 1e-3) / WARM_UP)
     else:
         risen = FIRST + (1 - FIRST) * step / settings.warmup if step < settings.warmup else 1.0
+        if plan.steps is None:
+            risen = max(risen, min(1.0, FIRST + (1 - FIRST) * done / MOST_WARM_UP))
     if settings.schedule == "steps":
         epoch = done * ORIGIN_EPOCHS if plan.steps is None else step / plan.steps_per_epoch
         left = 0.1 ** sum(epoch >= drop for drop in settings.drops or ())

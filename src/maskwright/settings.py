@@ -168,7 +168,9 @@ class TrainSettings(Settings):
     drops: tuple[float, ...] | None = Field(
         None, description="Epochs at which the rate is divided by 10, with the schedule of steps."
     )
-    warmup: int | None = Field(None, ge=0, description="Steps over which the learning rate rises.")
+    warmup: int | None = Field(
+        None, ge=0, description="Steps over which the learning rate rises; of minutes at most a tenth."
+    )
     repeat: int | None = Field(None, ge=1, description="Times that each photo is seen in an epoch.")
     repeat_rare: Share | None = Field(
         None, description="Photos of a category that a smaller share of the photos holds come more often; 0: none does."
