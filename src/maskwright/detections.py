@@ -231,7 +231,10 @@ def detect_photo(
         images = images.contiguous(memory_format=torch.channels_last)
     more = {"normalised": True} if framed.normalised else {}
     if test_time_flip:
-        found = detect_twice(network, images[0], frame.inner, least_score, **more)
+        # What one view doubts the other may be sure of: only what both say together is held against the score.
+        found = detect_twice(network, images[0], frame.inner, min(least_score, LEAST_SCORE), **more)
+        sure = found["scores"].double() >= least_score
+        found = {k: v[sure] for k, v in found.items()}
     else:
         found = {k: v.cpu() for k, v in network.detect(images, [frame.inner], least_score, **more)[0].items()}
     boxes, rles = put_back(found, frame, getattr(getattr(network, "conventions", None), "paste", "cell"))
