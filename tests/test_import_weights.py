@@ -175,6 +175,7 @@ def test_the_origin_decides_the_arithmetic(folder, tmp_path):
         model, _ = imported(folder / file, tmp_path / file, categories="a,b,c")
         conventions[file] = model.network.conventions
     assert [c.origin for c in conventions.values()] == ["torchvision", "mmdetection", "detectron2"]
+    assert all(c.exact for c in conventions.values())
     assert [c.resample for c in conventions.values()] == ["interpolate", "cv2", "pillow"]
     assert [c.norm for c in conventions.values()] == ["still", "still", "frozen"]
     assert not any(c.bgr for c in conventions.values())

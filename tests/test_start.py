@@ -64,6 +64,7 @@ def test_heads_of_other_categories_are_rebuilt_and_everything_else_is_kept(folde
     assert any(line.startswith("  rebuilt, as the file's categories are others (6): roi_heads.box") for line in lines)
     assert network.conventions.origin == "mmdetection"
     assert network.conventions.resample == "smooth"  # as training photos are scaled
+    assert not network.conventions.exact  # so that it validates and predicts the fast way
 
 
 def test_a_backbone_leaves_the_rest_fresh_and_tells_what_it_ignores(folder):

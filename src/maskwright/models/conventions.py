@@ -24,7 +24,8 @@ class Conventions:
     """How a Mask R-CNN computes.
 
     Args:
-        origin: Whose arithmetic it is: `maskwright`, `torchvision`, `mmdetection` or `detectron2`.
+        origin: Whose arithmetic it is: `maskwright`, `torchvision`, `mmdetection` or `detectron2`; also of a network
+            that began with weights from there and was trained here.
         mean: Per-channel mean of the input, RGB on the 0..255 scale.
         std: Per-channel divisor of the input, RGB on the 0..255 scale.
         unit: Photos are divided by 255 first, and `mean` and `std` with them: torchvision's order of rounding.
@@ -83,6 +84,15 @@ class Conventions:
     def json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def exact(self) -> bool:
+        """Whether detections shall be those of the origin to the last bit: photos are scaled as there.
+
+        What is trained here sees photos scaled in our way, also where it began with weights from elsewhere, and is
+        computed in the fastest way; `origin` then says whose arithmetic it keeps but for that.
+        """
+        return self.resample != "smooth"
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Conventions:

@@ -348,8 +348,8 @@ class StockMaskRCNN(nn.Module):
         """
         sizes = [(int(h), int(w)) for h, w in shapes]
         x = images if normalised else self.normalise(images, sizes)
-        # Weights of another framework detect to the last bit as there; what is trained here, and bf16, goes faster.
-        exact = self.conventions.origin != NATIVE.origin and not torch.is_autocast_enabled(x.device.type)
+        # Weights of another framework detect to the last bit as there; what was trained here, and bf16, goes faster.
+        exact = self.conventions.exact and not torch.is_autocast_enabled(x.device.type)
         if not exact:
             x = x.contiguous(memory_format=torch.channels_last)
         features = self.backbone(x, exact)
