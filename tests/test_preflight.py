@@ -21,6 +21,8 @@ from maskwright.check import check
 from maskwright.dataset import Annotation, Dataset
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import MaskRCNN
+from maskwright.models.stock import StockMaskRCNN, StockSpec
+from maskwright.models.whole import totals
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import plan
 from maskwright.preflight import median_two
@@ -32,12 +34,26 @@ from maskwright.usable import part_of
 from tiny_world import QUICK, world, write_data
 
 TESTED = QUICK | {"preflight": True, "side": 128, "learning_rate": 0.2, "steps": 1}
+KEPT = {"architecture": "maskrcnn-r50-fpn", "weights": "none", "side": 160, "short_side": 120}
+"""Photos keep their shape, each in the corner of a frame."""
+STOCK = KEPT | {"backbone": "resnet10t", "side": 320, "short_side": 256, "learning_rate": 1e-3}
+
+
+class Clock:
+    """Time that passes only where a test lets it."""
+
+    def __init__(self):
+        self.now, self.sizes = 0.0, set()
+
+    def perf_counter(self):
+        return self.now
 
 
 class Sees(nn.Module):
     """A network that learns one number, and finds whatever is red or green in the photo."""
 
     falls, value, mirrored, cost = True, 1.0, False, None
+    clock, asks = None, False
 
     def __init__(self):
         super().__init__()
@@ -51,10 +67,17 @@ class Sees(nn.Module):
         if self.cost:
             raise self.cost
         assert len(images) == len(targets)
+        if self.clock:
+            self.clock.now += 1.0 if torch.is_grad_enabled() else 0.25
+            self.clock.sizes.add(len(images))
+        if self.asks:
+            totals({"photos": torch.tensor(float(len(images)))})
         loss = (self.weight**2).mean() * self.value if self.falls else 3.0 + 0.0 * self.weight.sum()
         return dict.fromkeys(LOSSES, loss) | {"box_accuracy": torch.tensor(1.0)}
 
     def detect(self, images, shapes, least_score=0.02):
+        if self.clock:
+            self.clock.now += 0.125
         height, width = shapes[0]
         photo = images[0, :, :height, :width].float()
         red = (photo[0] > 150) & (photo[1] < 100)
@@ -201,6 +224,61 @@ def test_minutes_give_the_steps_that_fit(data, rigged):
     assert "warning: 1e-06 minutes are enough for 33% of the photos: more --minutes, or a smaller --side" in said
 
 
+@pytest.mark.parametrize(
+    ("asks", "micro_batch", "size", "step_s"),
+    [(False, 6, 6, 1.0), (True, 6, 6, 1.0), (False, 4, 3, 2.25), (True, 4, 3, 2.5), (True, 1, 1, 7.5)],
+)
+def test_a_step_takes_as_long_as_all_its_pieces(data, rigged, monkeypatch, asks, micro_batch, size, step_s):
+    clock = Clock()
+    rigged(clock=clock, asks=asks)
+    monkeypatch.setattr(module, "time", clock)
+    said = []
+    found = preflight(data, said, batch_size=6, micro_batch=micro_batch, steps=10)
+    assert found.step_s == pytest.approx(step_s)
+    assert len(found.photos) == min(size, 2)
+    assert any(f" in 24 steps on {'two photos' if size > 1 else 'one photo'} (" in text for text in said)
+    assert found.training_s == pytest.approx(10 * step_s + 2 * found.validation_s)
+    assert clock.sizes == {size}
+
+
+def test_a_validation_is_forecast_with_the_reading_of_its_photos(data, rigged, monkeypatch):
+    clock = Clock()
+    rigged(clock=clock)
+    monkeypatch.setattr(module, "time", clock)
+    plain = sys.modules["maskwright.detections"].read_reduced
+
+    def slowly(*given):
+        clock.now += 0.5
+        return plain(*given)
+
+    monkeypatch.setattr(sys.modules["maskwright.detections"], "read_reduced", slowly)
+    assert preflight(data).validation_s == pytest.approx(3 * (0.5 + 0.125))
+
+
+def test_photos_that_keep_their_shape_are_compared_in_their_corner(data, rigged):
+    found = preflight(data, **KEPT)
+    assert found.loader_iou > 0.9
+    assert found.loader_photos == 6
+    assert found.picture_fit["as they are"] > found.picture_fit["mirrored left-right"] + 0.3
+
+
+def test_a_stock_network_sees_whether_masks_follow_the_pictures(data, monkeypatch):
+    monkeypatch.setattr(module, "STEPS", 1)
+    said = []
+    found = preflight(data, said, **STOCK)
+    assert found.picture_fit["as they are"] > found.picture_fit["mirrored left-right"] + 0.2
+    assert any(text.startswith("pre-flight: masks follow the pictures: the picture explains ") for text in said)
+
+
+def test_a_network_that_does_not_show_what_it_sees_is_not_tested_and_that_is_told(data, rigged):
+    rigged(backbone=None)
+    said = []
+    assert preflight(data, said).picture_fit is None
+    assert (
+        "pre-flight: whether the masks follow the pictures was not tested: the network does not show what it sees"
+    ) in said
+
+
 def test_memory_that_is_not_there_is_warned_of(data, rigged, monkeypatch):
     monkeypatch.setattr(module, "memory_limit_mb", lambda _machine: 10)
     said = []
@@ -223,6 +301,7 @@ def test_a_slow_machine_stops_earlier_and_does_not_judge(data, rigged):
     found = under(data, made, said.append)
     assert found.steps == 1
     assert any(text.endswith("too few steps fit into 0 s to judge") for text in said)
+    assert any("the picture explains" in text and text.endswith("(3 photos)") for text in said)
 
 
 # What is refused
@@ -283,6 +362,13 @@ def test_masks_that_are_turned_against_their_photos_are_refused(data, rigged, tm
     )
 
 
+def test_masks_that_are_turned_are_refused_by_a_stock_network_too(data, tmp_path):
+    other = changed(data, tmp_path / "data", lambda m: m[:, ::-1])
+    lines = refusal(other, **STOCK).splitlines()
+    assert lines[0] == "the masks fit their photos better mirrored left-right"
+    assert lines[1].endswith("% mirrored left-right (6 photos)")
+
+
 def test_two_photos_are_too_few_to_refuse_masks_by(data, rigged, tmp_path):
     rigged(mirrored=True)
     other = changed(data, tmp_path / "data", lambda m: m[:, ::-1])
@@ -305,7 +391,7 @@ def test_two_photos_are_too_few_to_refuse_masks_by(data, rigged, tmp_path):
             {"as they are": 0.5, "upside down": 0.58},
             "cannot be told: the picture explains 50% of them as they are, 58% upside down (6 photos)",
         ),
-        (None, "cannot be told: the photos are too small"),
+        (None, "cannot be told: the photos are too small, or objects fill them"),
     ],
 )
 def test_masks_that_look_alike_turned_are_not_refused(data, rigged, monkeypatch, fit, text):
@@ -480,10 +566,30 @@ def test_masks_fit_best_the_way_they_were_drawn(turn, seed):
     assert fit[turn] > 0.8
 
 
+@pytest.mark.parametrize("backbone", [None, "convnext_atto"])
+@pytest.mark.parametrize("turn", ["as they are", "mirrored left-right", "turned by 180 degrees"])
+def test_the_hundreds_of_features_of_a_stock_network_tell_turned_masks(backbone, turn):
+    torch.manual_seed(0)
+    network = StockMaskRCNN(StockSpec(1, backbone=backbone)).eval()
+    rng = np.random.default_rng(3)
+    mask = np.zeros((256, 288), dtype=np.uint8)
+    mask[40:200, 30:90] = mask[40:70, 30:150] = 1
+    photo = rng.integers(0, 60, (3, 256, 288)).astype(np.uint8)
+    photo[0][mask > 0] += 150
+    photo[:, 240:], photo[:, :, 270:] = 110, 110  # around the photo, which is smaller
+    inner = np.ascontiguousarray(TURNS[turn](mask[:240, :270]))
+    wrong = np.pad(inner, ((0, 16), (0, 18)))
+    fit = picture_fit(network.edges, torch.from_numpy(photo), torch.from_numpy(wrong)[None], (240, 270))
+    assert max(fit, key=fit.get) == turn
+    assert fit[turn] > max(value for name, value in fit.items() if name != turn and "shifted" not in name) + 0.2
+
+
 def test_small_photos_say_nothing_about_their_masks():
     photo, masks = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.zeros(1, 32, 32, dtype=torch.uint8)
     masks[:, :16] = 1
     assert picture_fit(Sees().backbone, photo, masks) is None
+    photo, masks = torch.zeros(3, 96, 96, dtype=torch.uint8), torch.ones(1, 96, 96, dtype=torch.uint8)
+    assert picture_fit(Sees().backbone, photo, masks) is None  # the object fills it
 
 
 @settings(max_examples=25, deadline=None)

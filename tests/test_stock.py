@@ -150,6 +150,42 @@ def test_a_caffe_backbone_strides_in_its_first_convolution_and_takes_blue_first(
     torch.testing.assert_close(seen, torch.tensor([(200 - 123.675) / 58.395, (100 - 116.28) / 57.12, -53.53 / 57.375]))
 
 
+@pytest.mark.parametrize(
+    ("how", "exact"),
+    [
+        (TORCHVISION, True),
+        (MMDETECTION, True),
+        (DETECTRON2, True),
+        (replace(MMDETECTION, resample="smooth"), False),  # what training here begins with
+        (NATIVE, False),
+    ],
+)
+@torch.inference_mode()
+def test_what_was_trained_here_detects_the_fast_way_whatever_it_began_with(how, exact, monkeypatch):
+    network, seen = ours(how=how), []
+    plain = network.backbone.forward
+
+    def forward(x, exact=False):
+        seen.append(exact)
+        return plain(x, exact)
+
+    monkeypatch.setattr(network.backbone, "forward", forward)
+    network.detect(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    assert seen == [exact]
+
+
+@pytest.mark.parametrize("backbone", [None, "resnet10t"])
+@torch.inference_mode()
+def test_edges_are_the_backbones_finest_features_of_a_normalised_photo(backbone):
+    network = ours(how=NATIVE, backbone=backbone)
+    image = torch.from_numpy(photo(64, 96).transpose(2, 0, 1).copy())[None]
+    found = network.edges(image)
+    expected = network.backbone.body(network.normalise(image))
+    for stride, name in ((4, "0"), (8, "1")):
+        assert found[str(stride)].shape[-2:] == (64 // stride, 96 // stride)
+        torch.testing.assert_close(found[str(stride)], expected[name], rtol=1e-3, atol=1e-3)
+
+
 def test_outside_the_photo_the_backbone_sees_zeros():
     image = torch.full((1, 3, 64, 64), 200, dtype=torch.uint8)
     seen = ours(how=MMDETECTION).normalise(image, [(40, 50)])

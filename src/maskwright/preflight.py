@@ -8,19 +8,19 @@ What is tested, and what a pass proves:
 - *The loader.* What the network is given is drawn back to the photo's size and compared with the photo and the masks as
   the files have them. A pass proves that reading, scaling and placing keep photo and masks together on the photos
   looked at, without augmentation. It says nothing about whether the masks in the files are right.
-- *The picture.* On each photo, a linear map from the pretrained backbone's features to the masks is fitted in closed
-  form: once to the masks as they are, and once to each mirrored, turned or shifted copy. Masks that follow the picture
-  fit better than copies that do not. A copy that fits clearly better on the mean of the photos is refused: the masks
-  are turned against their photos, in the files. A tenth of photos that are wrong, a shift of a few pixels, and objects
-  that look alike when they are turned stay unseen.
+- *The picture.* On each photo, a linear map from the pretrained backbone's finest features to the masks is fitted in
+  closed form: once to the masks as they are, and once to each mirrored, turned or shifted copy. Masks that follow the
+  picture fit better than copies that do not. A copy that fits clearly better on the mean of the photos is refused: the
+  masks are turned against their photos, in the files. A tenth of photos that are wrong, a shift of a few pixels, and
+  objects that look alike when they are turned stay unseen.
 - *The loss.* A fresh network learns two photos for a few steps at the planned rate. A pass proves that gradients reach
   every part that began high and that the rate is not far off; not that any accuracy will be reached.
 - *The way back.* The objects found by that network, at the photo's size, are compared with the masks in the file. A
   network can learn mirrored masks, so this proves nothing about the files: it proves that training and prediction mean
   the same place by the same numbers.
 
-The forecast is what those steps took and needed, extended to the planned training; several devices that wait for each
-other, or share cores, take longer. Nothing of the network is kept.
+The forecast is what those steps took and needed, extended to the planned training: to all pieces of a step, where it is
+taken in several. Several devices that wait for each other, or share cores, take longer. Nothing of the network is kept.
 """
 
 from __future__ import annotations
@@ -47,15 +47,17 @@ from maskwright.batches import (
     Photos,
     Sample,
     collate,
+    kept_shape,
     prefetch,
     sides_of,
 )
 from maskwright.dataset import Dataset
-from maskwright.detections import detect_photo
+from maskwright.detections import detect_photos
 from maskwright.errors import UserError
 from maskwright.files import read_photo
 from maskwright.log import clock, memory_mb
 from maskwright.models import Segmenter
+from maskwright.models.whole import Part, part
 from maskwright.plan import Machine, Plan, base_rate
 from maskwright.run import Run
 from maskwright.turns import AS_GIVEN, TURNS, drawn_back, is_thick, photo_turn, picture_fit
@@ -92,18 +94,19 @@ class Preflight:
 
     Attributes:
         usable: See `Usable`.
-        photos: The two photos that were learned.
+        photos: The photos that were learned: two, or one where a device takes one at a time.
         steps: Steps on them.
         first, last: Losses by name, and their `total`: before the first step, and mean of the last three.
         loader_iou: Least IoU of a large object after its way through the loader and back to the photo's size.
         loader_photos: Photos that this was measured on.
         picture_fit: Share of the masks' variance that a linear map of the picture's features explains, mean of the
             photos, for the masks as they are and for turned and shifted copies.
-        found_iou: Mean IoU of the objects of the two photos with what the network found, for the masks as they are and
+        found_iou: Mean IoU of the objects of these photos with what the network found, for the masks as they are and
             for turned copies.
-        step_s: Seconds per step, batch made meanwhile.
+        step_s: Seconds per step, batch made meanwhile; of all its pieces, where `micro_batch` makes several.
         start_s: Seconds forecast for reading photos before the first step.
-        validation_s: Seconds forecast for one validation.
+        validation_s: Seconds forecast for one validation: reading its photos and detecting in them. Scoring what is
+            found is left out; it takes a small part of that.
         training_s: Seconds forecast for the training, or what it was given.
         training_steps: Steps, forecast where the training was given minutes.
         memory_mb: Peak memory forecast: of one GPU, or of all processes on a CPU.
@@ -241,7 +244,7 @@ class _Preflight:
         iou, looked = self.loader(samples)
         network = self.run.build(cast(str, self.settings.weights)).to(self.device)
         fit = self.picture(network, samples)
-        two = median_two(samples)
+        two = median_two(samples)[: self.pieces()[1]]
         steps, first, last, times = self.learn(network, optimiser(network), two, photos)
         found, detect_s = self.way_back(network, two, steps)
         result = Preflight(
@@ -270,6 +273,19 @@ class _Preflight:
         self.tell(f"passed in {result.took_s:.0f} s{beside}")
         return result
 
+    def pieces(self) -> tuple[int, int]:
+        """Return in how many pieces a device takes its share of a step, and how many photos the largest has."""
+        share = cast(int, self.settings.batch_size) // cast(int, self.settings.devices)
+        number = math.ceil(share / (self.settings.micro_batch or share))
+        return number, math.ceil(share / number)
+
+    def inner(self, sample: Sample) -> tuple[int, int]:
+        """Return `(height, width)` of the part of a sample that its photo is in: all, or the upper left corner."""
+        sides = sides_of(self.settings)
+        if sides is None:
+            return int(sample.image.shape[1]), int(sample.image.shape[2])
+        return kept_shape(self.small.images[sample.photo].size, sides)
+
     def loader(self, samples: Sequence[Sample]) -> tuple[float | None, int]:
         """Compare what the network is given with the files, at the photos' own size.
 
@@ -289,14 +305,16 @@ class _Preflight:
             image = self.small.images[sample.photo]
             path = self.small.photo_path(image)
             plain = read_photo(path)
-            back = drawn_back(sample.image.numpy().transpose(1, 2, 0), image.size)
+            height, width = self.inner(sample)
+            back = drawn_back(sample.image.numpy().transpose(1, 2, 0)[:height, :width], image.size)
             turn = photo_turn(back, plain)
             if turn != AS_GIVEN:
                 wrong.append(f"{path}: the network sees it {turn}")
             for mask, k in zip(sample.masks.numpy(), sample.objects, strict=True):
                 if mask.sum() < LARGE_PX or not is_thick(mask):
                     continue
-                seen, true = drawn_back(mask * np.uint8(255), image.size) >= 128, self.small.mask(k)
+                back = drawn_back(mask[:height, :width] * np.uint8(255), image.size)
+                seen, true = back >= 128, self.small.mask(k)
                 iou = float((seen & true).sum() / max((seen | true).sum(), 1))
                 least = iou if least is None else min(least, iou)
                 if iou < LEAST_IOU:
@@ -321,18 +339,23 @@ class _Preflight:
         Raises:
             UserError: If a copy fits clearly better.
         """
-        backbone = getattr(network, "backbone", None)
-        if backbone is None:
+        # Of a stock network, `backbone` has a pyramid that is random yet.
+        look = getattr(network, "edges", None) or getattr(network, "backbone", None)
+        if look is None:
+            self.tell("whether the masks follow the pictures was not tested: the network does not show what it sees")
             return None
         network.eval()
-        fits = [
-            fit
-            for sample in samples
-            if len(sample.objects)
-            and (fit := picture_fit(backbone, sample.image.to(self.device), sample.masks)) is not None
-        ]
+        fits: list[dict[str, float]] = []
+        for count, sample in enumerate(s for s in samples if len(s.objects)):
+            if count >= LEAST_PHOTOS and self.left_s() < 0.5 * self.plan.preflight_s:
+                break  # large networks take their time
+            fit = picture_fit(look, sample.image.to(self.device), sample.masks, self.inner(sample))
+            if fit is not None:
+                fits.append(fit)
         if not fits:
-            self.tell("whether the masks follow the pictures cannot be told: the photos are too small")
+            self.tell(
+                "whether the masks follow the pictures cannot be told: the photos are too small, or objects fill them"
+            )
             return None
         mean = {name: statistics.fmean(fit[name] for fit in fits) for name in fits[0]}
         own = mean[AS_GIVEN]
@@ -356,19 +379,18 @@ class _Preflight:
     ) -> tuple[int, dict[str, float], dict[str, float], float]:
         """Learn two photos as training would, but for the augmentation, and judge how the losses fall.
 
-        Meanwhile the batches of a training are made and thrown away, so that the steps take what they will take.
+        Meanwhile the batches of a training are made and thrown away, so that the steps take what they will take. Where
+        a step is taken in pieces, one of them is learned, and what it takes is multiplied.
 
         Returns:
             Steps, first and last losses, seconds per step.
         """
         settings = self.settings
-        size = cast(int, settings.batch_size) // cast(int, settings.devices)
-        size = min(size, settings.micro_batch or size)
+        pieces, size = self.pieces()
         batch = collate([two[i % len(two)] for i in range(size)])
         images = batch.images.to(self.device).contiguous(memory_format=torch.channels_last)
         targets = [{k: v.to(self.device) for k, v in target.items()} for target in batch.targets]
-        kind = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[settings.precision or "32"]
-        scaler = torch.amp.GradScaler(self.device.type, enabled=kind is torch.float16)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "16")
         seen: list[dict[str, float]] = []
         times: list[float] = []
         network.train()
@@ -380,7 +402,7 @@ class _Preflight:
                 next(others)
                 for group in optimiser.param_groups:
                     group["lr"] = settings.learning_rate * group["share"] * min(1.0, (len(seen) + 1) / 5)
-                with torch.autocast(self.device.type, kind or torch.float32, enabled=kind is not None):
+                with self._autocast():
                     found = model.losses(images, targets)
                     total = torch.stack([found[name] for name in self.names]).sum()
                 values = {name: float(found[name].detach()) for name in self.names}
@@ -398,7 +420,33 @@ class _Preflight:
             others.close()
         first, last = seen[0], _mean(seen[-3:])
         self._judge(two, len(seen), first, last)
-        return len(seen), first, last, statistics.median(times[len(times) // 2 :])
+        step_s = pieces * statistics.median(times[len(times) // 2 :])
+        if pieces > 1:
+            step_s += self._added_up_s(model, images, targets, batch.seeds, pieces)
+        return len(seen), first, last, step_s
+
+    def _autocast(self) -> torch.autocast:
+        kind = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[self.settings.precision or "32"]
+        return torch.autocast(self.device.type, kind or torch.float32, enabled=kind is not None)
+
+    def _added_up_s(
+        self,
+        model: Segmenter,
+        images: torch.Tensor,
+        targets: Sequence[dict[str, torch.Tensor]],
+        seeds: Sequence[int],
+        pieces: int,
+    ) -> float:
+        """Return the seconds for which a step sees its pieces without gradients, to add up what losses are means of.
+
+        A network that has no such sums is asked once per step, with the first piece (see `maskwright.step`).
+        """
+        one = Part(seeds)
+        started = time.perf_counter()
+        with torch.no_grad(), self._autocast(), part(one):
+            found = model.losses(images, targets)
+        float(found[self.names[0]])  # a GPU is done when a number is here
+        return (time.perf_counter() - started) * (pieces if one.sums is not None else 1)
 
     def _as_in_training(self, photos: Photos, size: int) -> Callable[[int], Batch]:
         settings = self.settings
@@ -438,7 +486,8 @@ class _Preflight:
         # Parts that begin near zero, as the boxes' do while no proposal is near an object, must rise before they fall.
         parts = [name for name in self.names if first[name] >= 0.05 * first["total"]]
         moved = ", ".join(f"{name} {first[name]:.2f} -> {last[name]:.2f}" for name in parts)
-        text = f"loss {first['total']:.2f} -> {last['total']:.2f} in {steps} steps on two photos ({moved})"
+        learned = "two photos" if len(two) == 2 else "one photo"
+        text = f"loss {first['total']:.2f} -> {last['total']:.2f} in {steps} steps on {learned} ({moved})"
         if steps < LEAST_STEPS:
             self.tell(f"{text}: too few steps fit into {self.plan.preflight_s:.0f} s to judge")
             return
@@ -456,37 +505,36 @@ class _Preflight:
             if stuck:
                 where.append(f"these do not fall at all: {', '.join(stuck)}")
             raise UserError(
-                "the loss does not fall on two photos: the training would not learn",
+                f"the loss does not fall on {learned}: the training would not learn",
                 where,
                 f"{advice}; look at these photos and masks; to train all the same: --no-preflight",
             )
         self.tell(f"the loss falls: {text}")
 
     def way_back(self, network: nn.Module, two: Sequence[Sample], steps: int) -> tuple[dict[str, float] | None, float]:
-        """Compare what the network now finds in the two photos with the files' masks.
+        """Compare what the network now finds in the photos that it learned with the files' masks.
 
         Returns:
-            Mean IoU by turn (`None` without an object), and the seconds of detecting a photo.
+            Mean IoU by turn (`None` without an object), and the seconds of reading a photo and detecting in it.
 
         Raises:
             UserError: If what is found lies on a turned copy of the masks.
         """
         network.eval()
-        names = [c.name for c in self.truth.categories]
         overlaps: dict[str, list[float]] = {}
         times = []
         for sample in two:
             image = self.small.images[sample.photo]
-            photo = read_photo(self.small.photo_path(image))
             started = time.perf_counter()
-            found = detect_photo(
+            found = detect_photos(
                 cast(Segmenter, network),
-                photo,
+                [(image, self.small.photo_path(image))],
                 cast(int, self.settings.side),
-                names,
+                self.truth.categories,
                 short_side=self.settings.short_side,
             )
             times.append(time.perf_counter() - started)
+            rles = [found.rle(k) for k in range(len(found))]
             for k in sample.objects[:20]:
                 mask = self.small.mask(k)
                 for name, turn in TURNS.items():
@@ -494,8 +542,8 @@ class _Preflight:
                     if turned.shape != mask.shape:
                         continue
                     best = 0.0
-                    if len(found):
-                        best = float(pixels.iou([pixels.encode(turned)], list(found.rles), image.size).max())
+                    if rles:
+                        best = float(pixels.iou([pixels.encode(turned)], rles, image.size).max())
                     overlaps.setdefault(name, []).append(best)
         if not overlaps:
             return None, statistics.fmean(times)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 STRIDE = 8
 """Pixels of the network's input per cell of the features that a picture is judged by."""
+
+MOST_FEATURES = 64
+"""Features that are fitted, as many as maskrcnn-nano has; of a network with more, those directions in which they differ
+most. With hundreds, a copy of the masks that is wrong would fit a small photo nearly as well."""
 
 AS_GIVEN = "as they are"
 
@@ -69,7 +73,12 @@ def photo_turn(seen: NDArray[np.uint8], plain: NDArray[np.uint8]) -> str:
 
 
 @torch.no_grad()
-def picture_fit(backbone: nn.Module, image: Tensor, masks: Tensor) -> dict[str, float] | None:
+def picture_fit(
+    look: Callable[[Tensor], Mapping[str, Tensor]],
+    image: Tensor,
+    masks: Tensor,
+    inner: tuple[int, int] | None = None,
+) -> dict[str, float] | None:
     """Tell how well masks, and turned and shifted copies of them, can be told from the picture.
 
     Within one photo a linear map of its features is fitted to the share of each cell that is object, by ridge
@@ -77,22 +86,29 @@ def picture_fit(backbone: nn.Module, image: Tensor, masks: Tensor) -> dict[str, 
     the edges of things, so masks with other edges fit worse, whatever the objects are.
 
     Args:
-        backbone: Gives features by stride, of 4 and 8 pixels among others.
-        image: `(3, H, W)` uint8 RGB, not augmented, on the backbone's device.
+        look: Gives features of `(1, 3, H, W)` RGB 0..255 by stride, of `"4"` and `"8"` pixels among others.
+        image: `(3, H, W)` uint8 RGB, not augmented, on the network's device.
         masks: `(N, H, W)` uint8 0/1, N at least 1.
+        inner: `(height, width)` of the photo, if it stands in the upper left corner of a frame: copies are turned in
+            the photo, not in the frame.
 
     Returns:
-        Share of the variance, 0..1, by name of the turn or shift; `None` if the photo has too few cells to tell.
+        Share of the variance, 0..1, by name of the turn or shift; `None` if the photo has too few cells to tell, or
+        its cells are all alike.
     """
-    features = backbone(image[None].float())
-    if not {"4", "8"} <= set(features):
-        return None
+    features = look(image[None].float())
     seen = torch.cat([functional.avg_pool2d(features["4"], 2), features["8"]], 1)[0].double().cpu()
     goal = functional.avg_pool2d(masks.cpu().amax(0)[None, None].double(), STRIDE)[0, 0]
-    if goal.numel() < 4 * len(seen) or float(goal.var()) == 0:
+    if inner is not None:
+        rows, columns = inner[0] // STRIDE, inner[1] // STRIDE
+        seen, goal = seen[:, :rows, :columns], goal[:rows, :columns]
+    if goal.numel() < 4 * min(len(seen), MOST_FEATURES) or float(goal.var()) == 0:
         return None
     flat = seen.flatten(1).T
     flat = (flat - flat.mean(0)) / (flat.std(0) + 1e-6)
+    if flat.shape[1] > MOST_FEATURES:
+        alike = flat.float()  # 32 bits are enough to find the directions
+        flat = flat @ torch.linalg.eigh((alike.T @ alike).double()).eigenvectors[:, -MOST_FEATURES:]
     flat = torch.cat([flat, torch.ones(len(flat), 1, dtype=flat.dtype)], 1)
     square = flat.T @ flat
     solver = torch.linalg.cholesky(square + 1e-3 * square.diagonal().mean() * torch.eye(len(square), dtype=flat.dtype))

@@ -89,12 +89,13 @@ def pyramid_features(fpn: FeaturePyramidNetwork, found: OrderedDict[str, Tensor]
     return OrderedDict(zip(more, extra, strict=True))
 
 
-def resnet_features(body: nn.Module, x: Tensor) -> OrderedDict[str, Tensor]:
+def resnet_features(body: nn.Module, x: Tensor, last: str | None = None) -> OrderedDict[str, Tensor]:
     """Run a `resnet_body`; stages whose parameters are all frozen run without a graph.
 
     Args:
         body: As torchvision's `IntermediateLayerGetter` holds it: `conv1`, `bn1`, ..., `layer4`.
         x: `(N, 3, H, W)`, normalised.
+        last: The last feature that is wanted; all of them if not given.
 
     Returns:
         Features by the names that the getter gives.
@@ -119,4 +120,6 @@ def resnet_features(body: nn.Module, x: Tensor) -> OrderedDict[str, Tensor]:
                     x = checkpoint(blocks, some, x, use_reentrant=False) if again else blocks(some, x)
         if name in names:
             found[names[name]] = x
+            if names[name] == last:
+                break
     return found

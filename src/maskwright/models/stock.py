@@ -241,6 +241,20 @@ class StockMaskRCNN(nn.Module):
             x[row, :, :, width:] = 0
         return x.contiguous()
 
+    def edges(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what the backbone itself sees at its finest, without the pyramid: `"4"` and `"8"`, by stride.
+
+        Args:
+            images: `(N, 3, H, W)`, RGB, 0..255; H and W multiples of 32.
+
+        Returns:
+            `(N, C, H / stride, W / stride)`; coarser ones may come with them.
+        """
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        body = self.backbone.body
+        found = resnet_features(body, x, "1") if isinstance(body, IntermediateLayerGetter) else body(x)
+        return {str(STRIDES[name]): feature for name, feature in found.items()}
+
     def losses(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of a batch, and what tells how it goes, detached.
 
