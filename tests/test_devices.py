@@ -202,3 +202,18 @@ def test_what_goes_into_the_network_is_not_rounded(precision):
     assert inner.convert_input([{"boxes": boxes}])[0]["boxes"] is boxes
     with inner.forward_context():
         assert (boxes @ boxes.T).dtype == (torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+
+
+def test_a_scaler_goes_on_where_it_was_or_begins_anew():
+    inner = InnerPrecision("16-mixed", "cpu")
+    inner.scaler.scale(torch.ones(()))
+    state = inner.state_dict()
+    assert state["scale"] == 65536
+    inner.load_state_dict(state | {"scale": 8.0, "_growth_tracker": 3})
+    assert inner.scaler.scale(torch.ones(())) == 8
+    assert inner.state_dict() == state | {"scale": 8.0, "_growth_tracker": 3}
+    inner.load_state_dict({})
+    assert inner.state_dict() == state
+    without = InnerPrecision("bf16-mixed", "cpu")
+    without.load_state_dict({})
+    assert without.state_dict() == {}

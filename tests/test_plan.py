@@ -324,6 +324,15 @@ def test_precision_follows_what_the_device_computes_fast():
     assert planned(machine=old).settings.precision == "16"
 
 
+def test_16_bits_on_a_cpu_are_refused():
+    with pytest.raises(UserError) as caught:
+        planned(precision="16")
+    assert str(caught.value) == (
+        "precision 16 is for GPUs\n  precision (--precision) is 16, and there is no GPU; 2 CPU cores\n"
+        "fix: --precision bf16 on a CPU with AMX, --precision 32 on others"
+    )
+
+
 @settings(max_examples=25)
 @given(minutes=st.floats(0.01, 1000), machine=machines)
 def test_the_preflight_costs_a_tenth_at_most_and_never_over_a_minute(minutes, machine):

@@ -8,10 +8,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from maskwright.batches import Batch
+from maskwright.devices import InnerPrecision
 from maskwright.errors import UserError
 from maskwright.models.whole import permutation, totals
 from maskwright.settings import TrainSettings
-from maskwright.step import LOSSES, NotFiniteError, Stepper, out_of_memory, pieces_of
+from maskwright.step import LOSSES, MOST_OVERFLOWS, NotFiniteError, Stepper, out_of_memory, pieces_of
 
 CPU_SHORT = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
 
@@ -63,6 +64,17 @@ def stepper(network, micro=100, batch=4, said=None, **settings):
     model.mark_forward_method("losses")
     values = TrainSettings(batch_size=batch, seed=0, clip_norm=1e6, precision="32", **settings)
     return Stepper(fabric, model, optimiser, values, (said if said is not None else []).append, micro)
+
+
+def with_adamw(network, precision):
+    """Return a stepper with the optimiser of most plans."""
+    plugins = InnerPrecision("16-mixed", "cpu") if precision == "16" else None
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugins)
+    parts = [{"params": list(network.parameters()), "share": 1.0}]
+    model, optimiser = fabric.setup(network, torch.optim.AdamW(parts, lr=0.0, fused=True))
+    model.mark_forward_method("losses")
+    values = TrainSettings(batch_size=2, seed=0, clip_norm=1.0, precision=precision)
+    return Stepper(fabric, model, optimiser, values, [].append, 2)
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3])
@@ -164,6 +176,38 @@ def test_a_gradient_that_is_not_finite_blames_all_photos_of_the_step():
     assert caught.value.bad == ("gradient",)
     assert [photo for photo, _, _ in caught.value.photos] == [10, 11]
     assert torch.equal(network.weight, before)
+
+
+def test_in_16_bits_gradients_are_unscaled_before_they_are_clipped():
+    plain, network = Toy(), Toy()
+    one = with_adamw(network, "16")
+    for step in (0, 1):
+        ours, theirs = one.take(batch_of((2, 5)), step, 0.1), with_adamw(plain, "32").take(batch_of((2, 5)), step, 0.1)
+        assert ours.losses == pytest.approx(theirs.losses, rel=1e-5)
+        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+        torch.testing.assert_close(network.weight, plain.weight, rtol=1e-3, atol=1e-4)
+        plain.load_state_dict(network.state_dict())
+    assert one.fabric.strategy.precision.scaler.get_scale() == 65536
+
+
+def test_in_16_bits_a_gradient_that_is_not_finite_is_excused_for_some_steps_in_a_row():
+    network, batch = Toy(), batch_of((1, 2))
+    before = network.weight.detach().clone()
+    one = with_adamw(network, "16")
+    hook = network.weight.register_hook(lambda grad: grad * math.inf)
+    for step in range(MOST_OVERFLOWS):
+        assert not math.isfinite(one.take(batch, step, 0.1).grad_norm)
+    assert (one.overflows, one.fabric.strategy.precision.scaler.get_scale()) == (16, 1.0)
+    with pytest.raises(NotFiniteError) as caught:
+        one.take(batch, MOST_OVERFLOWS, 0.1)
+    assert caught.value.bad == ("gradient",)
+    assert torch.equal(network.weight, before)
+    one.take(batch, 0, 0.1)  # counted anew
+    assert one.overflows == 1
+    hook.remove()
+    assert math.isfinite(one.take(batch, 1, 0.1).grad_norm)
+    assert one.overflows == 0
+    assert not torch.equal(network.weight, before)
 
 
 @pytest.mark.parametrize(("photos", "number"), [(4, 1), (4, 2), (5, 2), (5, 5)])

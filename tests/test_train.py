@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from maskwright.batches import Photos
@@ -434,6 +436,57 @@ def test_a_photo_whose_loss_is_not_finite_is_named_and_left_out_and_the_rate_low
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert max(line["lr"] for line in steps) <= settings["learning_rate"] / 2
+
+
+def test_a_norm_that_is_not_finite_is_null_in_the_log(data, tmp_path, monkeypatch):
+    module = sys.modules["maskwright.train"]
+    plain = module.Stepper.take
+
+    def take(self, batch, step, rate):
+        taken = plain(self, batch, step, rate)
+        return dataclasses.replace(taken, grad_norm=float("inf")) if step == 0 else taken
+
+    monkeypatch.setattr(module.Stepper, "take", take)
+    train(data, tmp_path / "run", **(QUICK | {"steps": 2, "log_every": 1, "validations": 1}))
+    text = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "Infinity" not in text
+    norms = [line["grad_norm"] for line in map(json.loads, text.splitlines()) if line["kind"] == "step"]
+    assert norms[0] is None
+    assert norms[1] > 0
+
+
+def in_16_bits(finished, out):
+    """Copy a run as it was before its first step, with a plan that only a GPU would be given."""
+    shutil.copytree(finished, out)
+    (out / RESUME).unlink()
+    stored = json.loads((out / "plan.json").read_text())
+    stored["settings"]["precision"] = "16"
+    (out / "plan.json").write_text(json.dumps(stored))
+    return out
+
+
+def test_a_training_in_16_bits_goes_on_with_its_scaler(data, finished, tmp_path, monkeypatch):
+    whole, halved = in_16_bits(finished, tmp_path / "whole"), in_16_bits(finished, tmp_path / "halved")
+    train(data, whole, resume=True)
+    calls, plain = itertools.count(1), MaskRCNN.losses
+
+    def press_in_step_two(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, images, targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskRCNN, "losses", press_in_step_two)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, halved, resume=True)
+    train(data, halved, resume=True)
+    states = []
+    for run in (whole, halved):
+        with safe_open(run / RESUME, "pt") as opened:
+            states.append(json.loads(opened.metadata()["progress"])["scaler"])
+    assert states[0] == states[1]
+    assert states[0]["_growth_tracker"] + 16 - math.log2(states[0]["scale"]) == 6  # each step taken or left out
+    assert (halved / LAST).read_bytes() == (whole / LAST).read_bytes()
 
 
 def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cause(tmp_path, monkeypatch):

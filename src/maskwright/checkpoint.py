@@ -39,6 +39,8 @@ class Progress:
         skipped: Photos that are left out since (positions in the train split).
         first_total: The sum of the losses at the beginning, which later ones are judged by; `None` before there is one.
         told: Causes that have been told and are not told again.
+        scaler: State of the scaler of 16 bits; empty in other precisions.
+        overflows: Steps, of the last ones in a row, that it has left out.
     """
 
     step: int = 0
@@ -56,6 +58,8 @@ class Progress:
     skipped: list[int] = field(default_factory=list)
     first_total: float | None = None
     told: list[str] = field(default_factory=list)
+    scaler: dict[str, float] = field(default_factory=dict)
+    overflows: int = 0
 
 
 def save_checkpoint(

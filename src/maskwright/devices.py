@@ -93,6 +93,21 @@ class InnerPrecision(MixedPrecision):
         """Return it."""
         return data
 
+    def unscale_gradients(self, optimizer: Any) -> None:
+        """Take the scaler's scale out of the gradients, before they are clipped.
+
+        Fabric refuses fused optimisers, which can do so themselves; torch's scaler hands them no scale after this.
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a scaler in this state; with a new one, if there is none."""
+        if self.scaler is not None:
+            self.scaler = torch.amp.GradScaler(self.device)
+            if state_dict:
+                self.scaler.load_state_dict(state_dict)
+
 
 def make_fabric(made: Plan, machine: Machine) -> Fabric:
     """Return the Fabric of a plan; with several processes, `launch` starts them unless they are there.

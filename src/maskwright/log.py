@@ -80,11 +80,12 @@ class Log:
             return
         step = entry["step"]
         if entry["kind"] == "validation":
-            scalars = {f"val/{k}": v for k, v in entry["metrics"].items() if v is not None}
+            scalars = {f"val/{k}": v for k, v in entry["metrics"].items()}
         else:
             scalars = {f"loss/{k}": v for k, v in entry["losses"].items()}
             scalars |= {"loss/total": entry["total"], "lr": entry["lr"], "box_accuracy": entry["box_accuracy"]}
             scalars |= {"time_s": entry["time_s"], "memory_mb": entry["memory_mb"], "grad_norm": entry["grad_norm"]}
+        scalars = {name: value for name, value in scalars.items() if value is not None}
         for name, value in scalars.items():
             self.board.add_scalar(name, value, step)
         if self.tracker is not None:

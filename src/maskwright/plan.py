@@ -273,6 +273,12 @@ class _Planner:
             self.set(
                 "precision", "bf16" if self.machine.bf16 else "16", "half the memory and twice the speed on this GPU"
             )
+        if cpu and self.values["precision"] == "16":
+            raise UserError(
+                "precision 16 is for GPUs",
+                [f"precision (--precision) is 16, and there is {self.machine.name}"],
+                "--precision bf16 on a CPU with AMX, --precision 32 on others",
+            )
         self.set("workers", self.machine.cores, f"{self.machine.cores} cores")
         self.set("validations", 4, "often enough to see a curve, seldom enough to cost little", default)
         self.set("log_every", 10, "a line every few seconds", default)

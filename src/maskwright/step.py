@@ -23,6 +23,9 @@ from maskwright.errors import UserError
 from maskwright.models.whole import Part, part
 from maskwright.settings import TrainSettings
 
+MOST_OVERFLOWS = 16
+"""So many steps in a row may be left out in 16 bits: the scaler's 65,536, halved so often, is one."""
+
 LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask", "semantic")
 """The losses that are summed, in the order in which they are logged."""
 
@@ -61,7 +64,7 @@ class Taken:
 
     Attributes:
         losses: By name, of the whole batch, with what else the network tells.
-        grad_norm: Norm of the gradient before it was clipped.
+        grad_norm: Norm of the gradient before it was clipped; not finite if the scaler of 16 bits left the step out.
     """
 
     losses: dict[str, float]
@@ -83,6 +86,9 @@ class Stepper:
         settings: Of the plan.
         tell: Called when the pieces get smaller.
         micro_batch: How many photos a process takes at once.
+
+    Attributes:
+        overflows: Steps, of the last ones in a row, that the scaler of 16 bits has left out.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Stepper:
     ) -> None:
         self.fabric, self.model, self.optimiser, self.settings = fabric, model, optimiser, settings
         self.tell, self.micro_batch = tell, micro_batch
+        self.overflows = 0
         # Shares may differ by one photo, after a restart with fewer processes; pieces must be as many in each.
         batch_size, world = cast(int, settings.batch_size), fabric.world_size
         self.largest, self.smallest = math.ceil(batch_size / world), max(batch_size // world, 1)
@@ -132,10 +139,13 @@ class Stepper:
             error_if_nonfinite=False,
         )
         size = float(norm) if norm is not None else 0.0
-        if not math.isfinite(size) and self.settings.precision != "16":  # in 16 bits the scaler leaves the step out
-            self.optimiser.zero_grad(set_to_none=True)
+        scaled, finite = self.settings.precision == "16", math.isfinite(size)
+        if scaled or finite:
+            self.optimiser.step()  # in 16 bits the scaler leaves it out if the gradient is not finite, and is halved
+        self.overflows = 0 if finite else self.overflows + 1
+        if self.overflows > (MOST_OVERFLOWS if scaled else 0):
+            self.overflows = 0
             raise NotFiniteError(("gradient",), self._culprits(batch))
-        self.optimiser.step()
         return Taken({name: float(value) for name, value in losses.items()}, size)
 
     def _gradient(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -340,6 +340,7 @@ class _Training:
         self.watch = Watch(self.plan, truth, self.at.first_total)
         size = self.at.micro_batch or cast(int, settings.micro_batch or settings.batch_size)
         self.stepper = Stepper(self.fabric, model, optimiser, settings, self._event("memory"), size)
+        self._restore_scaler()
         self.network.train()
         tracker = open_tracker(
             cast(str, settings.tracker or "none") if self.first else "none",
@@ -348,6 +349,11 @@ class _Training:
             self.tell,
         )
         self.log = Log(self.run.path, self.at.step, self.first, tracker)
+
+    def _restore_scaler(self) -> None:
+        """Let the scaler of 16 bits be as it was; other precisions have none."""
+        self.fabric.strategy.precision.load_state_dict(self.at.scaler)
+        self.stepper.overflows = self.at.overflows
 
     def _batches(self) -> Any:
         size, fabric = cast(int, self.settings.batch_size), self.fabric
@@ -414,7 +420,7 @@ class _Training:
             "memory_mb": memory_mb(),
             "losses": {k: round(mean[k], 5) for k in LOSSES},
             "box_accuracy": round(mean["box_accuracy"], 4),
-            "grad_norm": round(mean["grad_norm"], 4),
+            "grad_norm": round(mean["grad_norm"], 4) if math.isfinite(mean["grad_norm"]) else None,  # JSON has no inf
             "total": round(sum(mean[k] for k in LOSSES), 5),
         }
         self.log.write(entry)
@@ -520,6 +526,7 @@ class _Training:
         """Write all that a resumed training needs, and the last weights."""
         started = time.perf_counter()
         self.at.micro_batch, self.at.first_total = self.stepper.micro_batch, self.watch.first_total
+        self.at.scaler, self.at.overflows = self.fabric.strategy.precision.state_dict(), self.stepper.overflows
         save_checkpoint(self.run.path, self.at, self.network, self.optimiser, self.average.tensors)
         self.run = self.run.write(step=self.at.step)
         with self.average.in_place():
@@ -562,6 +569,7 @@ class _Training:
         else:
             self._from_the_start()
         at.elapsed_s, at.rewinds, at.rate_share, at.skipped, at.told, at.micro_batch = kept
+        self._restore_scaler()
         at.skipped = sorted({*at.skipped, *(photo for photo, _, _ in error.photos)})
         self.photos.left_out |= set(at.skipped)
         self.watch = Watch(self.plan, truth, self.watch.first_total)
