@@ -662,9 +662,66 @@ def test_a_validation_photo_that_is_gone_is_left_out(data, tmp_path, monkeypatch
 def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(data, finished):
     made = train(data, finished, resume=True, dry_run=True, devices=2, micro_batch=1, log_every=5)
     assert (made.settings.devices, made.settings.micro_batch, made.settings.batch_size) == (2, 1, 2)
+    assert made.reasons["micro_batch"].why == "since it goes on; it began with 2"
+    derived = train(data, finished, resume=True, dry_run=True, devices=2)
+    assert (derived.settings.micro_batch, derived.reasons["micro_batch"].source) == (1, "derived")
+    assert derived.reasons["micro_batch"].why == "all of a device's share, since it goes on; it began with 2"
     assert made.reasons["devices"].why == "since it goes on; it began with 1"
     found = message(data, finished, resume=True, devices=3)
     assert found == ("every device must get a photo\n  a batch of 2 photos over 3 devices\nfix: --devices 2, or fewer")
+
+
+def pieces(run):
+    """Return how many photos the checkpoint says that memory allows."""
+    with safe_open(run / RESUME, "pt") as opened:
+        return json.loads(opened.metadata()["progress"])["micro_batch"]
+
+
+def test_smaller_pieces_are_kept_where_memory_forced_them_and_what_is_said_now_wins(data, tmp_path, monkeypatch):
+    settings = QUICK | {"batch_size": 3, "validations": 1, "steps": 20}
+    seen, plain, room = [], MaskRCNN.losses, [3]
+
+    def losses(self, images, targets):
+        seen.append(len(images))
+        if len(images) > room[0]:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+        return plain(self, images, targets)
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+
+    def go_on(steps, **more):
+        """Take steps until one fails, and return the pieces and what was said."""
+        seen.clear()
+        said, taken = [], module.Stepper.take
+
+        def take(self, *args):
+            if self.steps_left == 0:
+                raise KeyboardInterrupt
+            self.steps_left -= 1
+            return taken(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Stepper, "steps_left", steps, raising=False)
+            patch.setattr(module.Stepper, "take", take)
+            with pytest.raises(KeyboardInterrupt):
+                train(data, tmp_path / "run", say=said.append, **more)
+        return set(seen), [text for text in said if text.startswith("photos are taken")]
+
+    module = sys.modules["maskwright.train"]
+    assert go_on(1, **settings) == ({3}, [])
+    assert pieces(tmp_path / "run") == 0  # nothing was forced
+    assert go_on(1, resume=True, micro_batch=1) == ({1}, [])
+    assert pieces(tmp_path / "run") == 0
+    assert go_on(1, resume=True, micro_batch=3) == ({3}, [])
+    room[0] = 2
+    assert go_on(1, resume=True) == ({3, 2, 1}, [])  # two pieces of three photos
+    assert pieces(tmp_path / "run") == 2
+    room[0] = 3
+    told = ["photos are taken 2 at a time, since memory was short; --micro-batch 3 tries again"]
+    assert go_on(1, resume=True) == ({2, 1}, told)
+    assert pieces(tmp_path / "run") == 2
+    assert go_on(1, resume=True, micro_batch=3) == ({3}, [])
+    assert pieces(tmp_path / "run") == 0
 
 
 # Stock networks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,11 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
             f"--devices {made.settings.batch_size}, or fewer",
         )
     reasons = {name: Reason(source="user", why=f"since it goes on; it began with {began[name]}") for name in given}
+    share = made.reasons.get("micro_batch")
+    if "devices" in given and "micro_batch" not in now and (share is None or share.source != "user"):
+        given["micro_batch"] = math.ceil((made.settings.batch_size or 1) / given["devices"])
+        why = f"all of a device's share, since it goes on; it began with {began['micro_batch']}"
+        reasons["micro_batch"] = Reason(source="derived", why=why)
     return made.model_copy(
         update={"settings": made.settings.model_copy(update=given), "reasons": {**made.reasons, **reasons}}
     )

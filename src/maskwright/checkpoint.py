@@ -33,7 +33,7 @@ class Progress:
         best_ap: The highest `smoothed_ap` so far; its weights are the best ones.
         since_best: Validations since then.
         step_s, validation_s, save_s: Seconds that a step, a validation and a checkpoint took.
-        micro_batch: Photos that a process takes at once; 0: as the plan says.
+        micro_batch: Photos that a process takes at once, where memory forced it to take fewer; 0: as the plan says.
         rewinds: How often a loss was not finite.
         rate_share: What is left of the planned learning rate after them.
         skipped: Photos that are left out since (positions in the train split).

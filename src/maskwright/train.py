@@ -136,11 +136,11 @@ def train(
         write_json(out / "plan.json", plan_json(made))
         remove_fragments(out)
         run = run.write(state="training")
-    fabric = make_fabric(made, machine)
+    fabric, resized = make_fabric(made, machine), said.micro_batch is not None
     if fabric.world_size == 1 and made.settings.devices == 1:
-        return _Training(fabric, run, made, tell, progress).go(resume, began)
+        return _Training(fabric, run, made, tell, progress, resized).go(resume, began)
     # One process per device; they are started here, unless torchrun, SLURM or Ray have started them already.
-    work = partial(_in_process, run=run, made=made, resume=resume, began=began)
+    work = partial(_in_process, run=run, made=made, resume=resume, began=began, resized=resized)
     # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
     if here.by:
         cast(Any, fabric).launch(partial(work, tell=tell))
@@ -150,8 +150,10 @@ def train(
     return Run.read(out)
 
 
-def _in_process(fabric: Fabric, run: Run, made: Plan, resume: bool, began: float, tell: Callable[[str], None]) -> None:
-    _Training(fabric, run, made, tell if fabric.is_global_zero else _silent, False).go(resume, began)
+def _in_process(
+    fabric: Fabric, run: Run, made: Plan, resume: bool, began: float, resized: bool, tell: Callable[[str], None]
+) -> None:
+    _Training(fabric, run, made, tell if fabric.is_global_zero else _silent, False, resized).go(resume, began)
     fabric.barrier()  # run.json is final for every process
 
 
@@ -233,12 +235,19 @@ class _Window:
 
 
 class _Training:
-    """One process's part in a training."""
+    """One process's part in a training.
 
-    def __init__(self, fabric: Fabric, run: Run, made: Plan, tell: Callable[[str], None], progress: bool) -> None:
+    Args:
+        resized: Whether the user has said now how many photos are taken at once.
+    """
+
+    def __init__(
+        self, fabric: Fabric, run: Run, made: Plan, tell: Callable[[str], None], progress: bool, resized: bool
+    ) -> None:
         self.fabric, self.run, self.plan, self.tell, self.bar = fabric, run, made, tell, progress
         self.first = fabric.is_global_zero
         self.settings = made.settings
+        self.planned, self.resized = cast(int, made.settings.micro_batch or made.settings.batch_size), resized
         self.seconds = made.settings.minutes * 60 if made.settings.minutes else None
         self.steps = made.steps
         self.at = Progress()
@@ -338,7 +347,7 @@ class _Training:
         self.photos.fill_cache(cast(int, settings.workers))
         self.started -= self.at.elapsed_s
         self.watch = Watch(self.plan, truth, self.at.first_total)
-        size = self.at.micro_batch or cast(int, settings.micro_batch or settings.batch_size)
+        size = self._pieces()
         self.stepper = Stepper(self.fabric, model, optimiser, settings, self._event("memory"), size)
         self._restore_scaler()
         self.network.train()
@@ -349,6 +358,16 @@ class _Training:
             self.tell,
         )
         self.log = Log(self.run.path, self.at.step, self.first, tracker)
+
+    def _pieces(self) -> int:
+        """Return how many photos are taken at once: what was planned or is said now, or what memory forced before."""
+        forced = 0 if self.resized else self.at.micro_batch
+        if not 0 < forced < self.planned:
+            return self.planned
+        self.tell(
+            f"photos are taken {forced} at a time, since memory was short; --micro-batch {self.planned} tries again"
+        )
+        return forced
 
     def _restore_scaler(self) -> None:
         """Let the scaler of 16 bits be as it was; other precisions have none."""
@@ -525,7 +544,8 @@ class _Training:
     def _save(self) -> None:
         """Write all that a resumed training needs, and the last weights."""
         started = time.perf_counter()
-        self.at.micro_batch, self.at.first_total = self.stepper.micro_batch, self.watch.first_total
+        size = self.stepper.micro_batch
+        self.at.micro_batch, self.at.first_total = size if size < self.planned else 0, self.watch.first_total
         self.at.scaler, self.at.overflows = self.fabric.strategy.precision.state_dict(), self.stepper.overflows
         save_checkpoint(self.run.path, self.at, self.network, self.optimiser, self.average.tensors)
         self.run = self.run.write(step=self.at.step)
