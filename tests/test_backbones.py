@@ -166,6 +166,7 @@ def test_a_wide_depthwise_layer_has_the_gradients_of_the_plain_one(kernel, strid
     (expected * weights).sum().backward()
     for a, b in [(found, expected), (x.grad, other.grad), (ours.weight.grad, conv.weight.grad)]:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    ours.eval()
     with torch.no_grad():  # another way to pad
         torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4)
 
@@ -188,3 +189,21 @@ def test_autocast_leaves_depthwise_layers_that_are_trained_in_32_bits(monkeypatc
     assert {in_bf16 for depthwise, in_bf16 in trained if depthwise} == {False}
     assert {in_bf16 for depthwise, in_bf16 in trained if not depthwise} == {True}
     assert {f.dtype for f in features.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_look_without_gradients_sees_what_one_with_them_does(kernel):
+    torch.manual_seed(kernel)
+    conv = create_conv2d(24, 24, kernel, stride=2, padding="same", depthwise=True)
+    ours = FoldedConv(conv, nn.BatchNorm2d(24).eval())
+    x = torch.randn(2, 24, 21, 26).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = ours(x)
+        with torch.no_grad():
+            looked = ours(x)
+            detecting = ours.eval()(x)
+            ours.weight.requires_grad_(False)
+            frozen = ours.train()(x)
+    assert torch.equal(looked, trained)
+    assert torch.equal(frozen, detecting)
+    assert not torch.equal(detecting, trained)  # in bf16

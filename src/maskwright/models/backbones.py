@@ -74,11 +74,12 @@ class FoldedConv(nn.Module):
         """Convolve `(N, C, H, W)`.
 
         Under CPU autocast a depthwise convolution that is trained stays in 32 bits: its backward in bf16 is four times
-        slower, where dense convolutions are twice to four times faster (`benchmarks/layers.py`).
+        slower, where dense convolutions are twice to four times faster (`benchmarks/layers.py`). Whether it is trained
+        does not depend on whether gradients are wanted: a look at a batch without them sees what one with them does.
         """
         weight = self.weight * self.scale[:, None, None, None]
         before, after = self._padding(x.shape[-2:])
-        if x.device.type == "cpu" and self.groups > 1 and weight.requires_grad and torch.is_grad_enabled():
+        if x.device.type == "cpu" and self.groups > 1 and self._trained:
             kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
             with torch.autocast("cpu", enabled=False):
                 if self.groups == len(weight) and weight.shape[-1] > FAST_WIDTH and max(self.dilation) == 1:
@@ -88,9 +89,13 @@ class FoldedConv(nn.Module):
                 return self._convolve(x.float(), weight, before, after).to(kind)
         return self._convolve(x, weight, before, after)
 
+    @property
+    def _trained(self) -> bool:
+        return self.weight.requires_grad and (self.training or torch.is_grad_enabled())
+
     def _convolve(self, x: Tensor, weight: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
         if before != after:
-            if max(self.dilation) == 1 and not (weight.requires_grad and torch.is_grad_enabled()):
+            if max(self.dilation) == 1 and not self._trained:
                 weight = _even(weight, before, after)
             else:
                 x = functional.pad(x, (before[1], after[1], before[0], after[0]))
