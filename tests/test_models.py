@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from maskwright.models import ARCHITECTURES
 from maskwright.models.conventions import Conventions
+from maskwright.models.whole import Part, part
 from maskwright.train import LOSSES
 
 SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
@@ -283,3 +284,10 @@ def test_bf16_changes_the_losses_by_its_rounding_alone_and_keeps_places_in_32_bi
         assert float(found[name].detach()) == pytest.approx(float(plain[name].detach()), rel=0.1, abs=0.01)
     torch.stack([found[name] for name in LOSSES]).sum().backward()
     assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_a_network_says_whether_it_states_its_sums(network):
+    one = Part((1, 2))
+    with torch.no_grad(), part(one):
+        network.losses(photos(), [target(ONE), target(ONE)])
+    assert getattr(network, "states_sums", False) == (one.sums is not None)

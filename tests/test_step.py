@@ -1,6 +1,10 @@
 """One update: that of the whole batch, whatever pieces it is taken in; and what is done when memory or numbers fail."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from torch import nn
 from maskwright.batches import Batch
 from maskwright.devices import InnerPrecision
 from maskwright.errors import UserError
-from maskwright.models.whole import permutation, totals
+from maskwright.models.whole import Part, part, permutation, totals
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, MOST_OVERFLOWS, NotFiniteError, Stepper, out_of_memory, pieces_of
 
@@ -24,7 +28,8 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.weight = nn.Parameter(torch.randn(4))
-        self.whole, self.room, self.seen, self.drawn = whole, 10**6, [], []
+        self.whole = self.states_sums = whole
+        self.room, self.seen, self.drawn = 10**6, [], []
 
     def losses(self, images, targets):
         self.seen.append(len(images))
@@ -93,10 +98,64 @@ def test_pieces_give_the_update_of_the_whole_batch(micro):
 
 def test_a_network_that_knows_nothing_of_parts_is_weighed_by_photos():
     network = Toy(whole=False)
-    taken = stepper(network, 1, batch=2).take(batch_of((1, 7)), 0, 0.1)
-    assert network.seen == [1, 1, 1]  # one look that finds no sums, then each piece once
-    alone = [Toy(whole=False).losses(b.images, b.targets) for b in pieces_of(batch_of((1, 7)), 2)]
-    assert taken.losses.keys() == alone[0].keys()
+    taken = stepper(network, 2, batch=3).take(batch_of((1, 7, 3)), 0, 0.1)
+    assert network.seen == [1, 2]  # each piece once: there is nothing to be known first
+    first, second = in_parts(batch_of((1, 7, 3)), 2)
+    assert taken.losses == pytest.approx({k: float(first[k] + 2 * second[k]) / 3 for k in first}, rel=1e-6)
+
+
+def in_parts(batch, number):
+    """Return the losses of a batch's pieces, each by itself."""
+    found = []
+    for piece in pieces_of(batch, number):
+        with part(Part(piece.seeds)):
+            losses = Toy(whole=False).losses(piece.images, piece.targets)
+        found.append({name: value.detach() for name, value in losses.items()})
+    return found
+
+
+class Meeting:
+    """Stands for Fabric in one of two processes, which are threads here; gradients stay with each."""
+
+    device, world_size = torch.device("cpu"), 2
+    autocast = staticmethod(nullcontext)
+
+    def __init__(self, rank, said, barrier):
+        self.global_rank, self.said, self.barrier = rank, said, barrier
+
+    def all_reduce(self, tensor, reduce_op):
+        assert reduce_op == "sum"
+        self.said[self.global_rank] = tensor.clone()
+        self.barrier.wait(20)
+        both = self.said[0] + self.said[1]
+        self.barrier.wait(20)
+        return both
+
+    def to_device(self, given):
+        return given
+
+    def backward(self, total):
+        total.backward()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_processes_with_unequal_shares_count_by_their_photos(whole):
+    batch, said, barrier = batch_of((1, 7, 3)), [None, None], threading.Barrier(2)
+    values = TrainSettings(batch_size=3, seed=0, clip_norm=1.0, precision="32")
+
+    def work(rank, share):
+        network = Toy(whole)
+        model = SimpleNamespace(losses=network.losses, module=network)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        one = Stepper(Meeting(rank, said, barrier), model, optimiser, values, print, 3)
+        return {k: float(v) for k, v in one._gradient(share, 0).items()}, network.weight.grad
+
+    with ThreadPoolExecutor(2) as pool:
+        (ours, one), (theirs, other) = pool.map(work, (0, 1), pieces_of(batch, 2))
+    alone = Toy(whole)
+    expected = stepper(alone, 3 if whole else 2, batch=3)._gradient(batch, 0)  # in pieces of 1 and 2 photos
+    assert ours == theirs == pytest.approx({k: float(v) for k, v in expected.items()}, rel=1e-5)
+    torch.testing.assert_close((one + other) / 2, alone.weight.grad, rtol=1e-5, atol=1e-6)  # processes take the mean
 
 
 def test_an_update_is_a_gradient_step_at_each_groups_share_of_the_rate():
@@ -136,6 +195,16 @@ def test_out_of_memory_halves_the_pieces_and_says_so():
     network.seen.clear()
     one.take(batch, 7, 0.1)  # remembered
     assert max(network.seen) == 1
+
+
+def test_pieces_of_a_network_that_knows_nothing_of_parts_are_not_called_the_whole_batch():
+    network, said = Toy(whole=False), []
+    network.room = 2
+    stepper(network, 4, said=said).take(batch_of((1, 7, 2, 5)), 6, 0.1)
+    assert said == [
+        f"out of memory at step 7 ({CPU_SHORT}): from now on photos are taken 2 at a time where it was 4; a step is now"
+        " the mean of its pieces, and takes longer"
+    ]
 
 
 def test_memory_that_is_not_enough_for_one_photo_is_the_users():
@@ -179,14 +248,13 @@ def test_a_gradient_that_is_not_finite_blames_all_photos_of_the_step():
 
 
 def test_in_16_bits_gradients_are_unscaled_before_they_are_clipped():
-    plain, network = Toy(), Toy()
-    one = with_adamw(network, "16")
+    network, plain = Toy(), Toy()
+    one, other = with_adamw(network, "16"), with_adamw(plain, "32")
     for step in (0, 1):
-        ours, theirs = one.take(batch_of((2, 5)), step, 0.1), with_adamw(plain, "32").take(batch_of((2, 5)), step, 0.1)
+        ours, theirs = one.take(batch_of((2, 5)), step, 0.1), other.take(batch_of((2, 5)), step, 0.1)
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-5)
         assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
         torch.testing.assert_close(network.weight, plain.weight, rtol=1e-3, atol=1e-4)
-        plain.load_state_dict(network.state_dict())
     assert one.fabric.strategy.precision.scaler.get_scale() == 65536
 
 

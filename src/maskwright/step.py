@@ -2,7 +2,8 @@
 
 Where memory is short, the batch is taken in smaller pieces. Each is then seen twice: first without gradients, to add up
 what the losses are means of (see `maskwright.models.whole`), then with them. So the update is that of the whole batch,
-and takes about a third longer.
+and takes about a third longer. The pieces of a network that does not state these sums are seen once; its update is the
+mean of theirs, weighed by their photos.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskwright.batches import Batch
 from maskwright.errors import UserError
@@ -103,6 +104,10 @@ class Stepper:
         self.fabric, self.model, self.optimiser, self.settings = fabric, model, optimiser, settings
         self.tell, self.micro_batch = tell, micro_batch
         self.overflows = 0
+        self.network: Any = model.module
+        while hasattr(self.network, "module"):  # Fabric's wrapper, and that of several processes
+            self.network = self.network.module
+        self.states_sums = bool(getattr(self.network, "states_sums", False))
         # Shares may differ by one photo, after a restart with fewer processes; pieces must be as many in each.
         batch_size, world = cast(int, settings.batch_size), fabric.world_size
         self.largest, self.smallest = math.ceil(batch_size / world), max(batch_size // world, 1)
@@ -154,25 +159,31 @@ class Stepper:
         # Seeded by step, so that a resumed training draws what the undisturbed one would have drawn.
         torch.manual_seed(cast(int, self.settings.seed) * 1_000_003 + step * 64 + self.fabric.global_rank)
         pieces = list(pieces_of(batch, min(math.ceil(self.largest / self.micro_batch), self.smallest)))
-        known = self._known(pieces) if len(pieces) > 1 else None
+        known = self._known(pieces) if len(pieces) > 1 and self.states_sums else None
+        several = self.fabric.world_size > 1
+        photos = cast(int, self.settings.batch_size) if several else len(batch.photos)
+        joined = False
         summed: dict[str, Tensor] = {}
         for number, piece in enumerate(pieces):
             last = number == len(pieces) - 1
             with self._alone(not last):
-                losses, joined = self._losses(piece, known)
+                losses, joined = self._losses(piece, known, whole=len(pieces) == 1)
                 total = torch.stack([losses[name] for name in LOSSES]).sum()
                 # Totals are the same in every process and every piece, each with its own part of the gradient: these
                 # are added up, where processes take the mean. Other losses are means: each counts by its photos.
-                share = len(piece.photos) / len(batch.photos)
+                share = 1.0 if joined else len(piece.photos) / photos
                 finite = bool(torch.isfinite(total))
-                if not (finite if joined or self.fabric.world_size == 1 else self._agree(finite)):
+                if not (finite if joined or not several else self._agree(finite)):
                     bad = [name for name in LOSSES if not torch.isfinite(losses[name])]
-                    if self.fabric.world_size > 1:
+                    if several:
                         self._backward(total)  # or the processes would wait for it in the next step
                     raise NotFiniteError(bad or ("another process's",), self._culprits(batch))
-                self._backward(total * (self.fabric.world_size if joined else share))
+                self._backward(total * share * self.fabric.world_size)
             for name, value in losses.items():
                 summed[name] = value.detach() if joined else summed.get(name, 0.0) + value.detach() * share
+        if several and not joined:
+            every = self._add_up(torch.stack([value.float() for value in summed.values()]))
+            return dict(zip(summed, every.unbind(), strict=True))
         return summed
 
     def _alone(self, alone: bool) -> Any:
@@ -208,16 +219,21 @@ class Stepper:
         assert whole is not None
         return self._add_up(whole)
 
-    def _losses(self, piece: Batch, known: Tensor | None) -> tuple[dict[str, Tensor], bool]:
-        """Return the losses of a piece, and whether they are those of the whole batch."""
-        several = self.fabric.world_size > 1
-        asks = several and known is None
+    def _losses(self, piece: Batch, known: Tensor | None, whole: bool) -> tuple[dict[str, Tensor], bool]:
+        """Return the losses of a piece, and whether they are those of the whole batch.
+
+        Args:
+            piece: Of this process's share.
+            known: Sums over the whole batch, if the share is in pieces.
+            whole: Whether the piece is all of the share.
+        """
+        asks = self.fabric.world_size > 1 and whole
         one = Part(piece.seeds, self._agreed_sum if asks else None, known)
         inputs = self._there(piece)
         # Fabric's wrapper turns autocast on for several processes, and not for one.
         with self.fabric.autocast(), self._in_concert(lambda: one.sums is not None and asks), part(one):
             losses: dict[str, Tensor] = self.model.losses(*inputs)
-        return losses, one.sums is not None and (several or known is not None)
+        return losses, one.sums is not None and (asks or known is not None)
 
     def _there(self, piece: Batch) -> tuple[Tensor, Any]:
         images = self.fabric.to_device(piece.images).contiguous(memory_format=torch.channels_last)
@@ -264,22 +280,20 @@ class Stepper:
         gc.collect()
         if self.fabric.device.type == "cuda":
             torch.cuda.empty_cache()
+        is_now = "is still that of the whole batch" if self.states_sums else "is now the mean of its pieces"
         self.tell(
             f"out of memory at step {step + 1} ({first}): from now on photos are taken {self.micro_batch} at a time"
-            f" where it was {size}; a step is still that of the whole batch, and takes longer"
+            f" where it was {size}; a step {is_now}, and takes longer"
         )
 
     @torch.no_grad()
     def _culprits(self, batch: Batch) -> list[tuple[int, tuple[str, ...], tuple[int, ...]]]:
         """Return the photos of all processes whose own losses are not finite; all photos if none is."""
         self.optimiser.zero_grad(set_to_none=True)
-        network: Any = cast(nn.Module, self.model.module)
-        while hasattr(network, "module"):  # Fabric's wrapper, and that of several processes
-            network = network.module
         found = []
         for piece in pieces_of(batch, len(batch.photos)):
             with part(Part(piece.seeds)), self.fabric.autocast():
-                losses = network.losses(*self._there(piece))
+                losses = self.network.losses(*self._there(piece))
             bad = tuple(name for name in LOSSES if not torch.isfinite(losses[name]))
             found.append((piece.photos[0], bad, piece.objects[0]))
         if self.fabric.world_size > 1:

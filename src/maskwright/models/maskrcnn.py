@@ -179,6 +179,8 @@ class MaskRCNN(nn.Module):
         spec: The sizes of everything behind it.
     """
 
+    states_sums = True  # see `whole`
+
     def __init__(self, backbone: Backbone, spec: MaskRCNNSpec) -> None:
         super().__init__()
         self.backbone = backbone
