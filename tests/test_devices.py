@@ -135,15 +135,22 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
     [
         ({}, Place()),
         (
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"},
-            Place(3, 4, 2, "torchrun"),
+            {
+                "TORCHELASTIC_RUN_ID": "x",
+                "RANK": "3",
+                "WORLD_SIZE": "4",
+                "GROUP_WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+            },
+            Place(3, 4, 2, 2, "torchrun"),
         ),
         (
             {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"},
-            Place(0, 1, 1, "torchrun", True),
+            Place(0, 1, 1, 1, "torchrun", True),
         ),
-        (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, "SLURM")),
-        (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, "SLURM", True)),
+        (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, 2, "SLURM")),
+        (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True)),
+        (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM")),
         (SLURM | {"SLURM_JOB_NAME": "bash"}, Place()),  # a shell that SLURM gave
     ],
 )
@@ -154,7 +161,17 @@ def test_a_process_knows_its_place(monkeypatch, environment, expected):
         monkeypatch.setenv(name, value)
     assert place() == expected
     assert place().first == (expected.rank == 0)
-    assert this_machine().started == (expected.world if expected.by else 0)
+    machine = this_machine()
+    assert (machine.started, machine.beside) == ((expected.world, expected.beside) if expected.by else (0, 0))
+
+
+def test_a_gpu_that_only_emulates_bf16_is_not_said_to_have_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    machine = this_machine()
+    assert (machine.device, machine.count, machine.name, machine.bf16) == ("cuda", 2, "Tesla V100", False)
 
 
 def test_another_number_of_processes_than_planned_is_refused(monkeypatch, data):

@@ -1,5 +1,6 @@
 """Freed memory is kept where the C library can be told so, and nothing happens elsewhere."""
 
+import os
 import subprocess
 import sys
 
@@ -44,3 +45,17 @@ def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "win32")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail(f"{name} was loaded"))
     assert memory.keep_freed_memory() is None
+
+
+@pytest.mark.parametrize("content", ["max", str(2**63 - 4096), ""])
+def test_without_a_limit_the_memory_is_the_machines(monkeypatch, tmp_path, content):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    (tmp_path / "limit").write_text(content)
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(tmp_path / "limit")))
+    assert memory.main_memory_mb() == machine
+
+
+def test_a_container_has_the_memory_that_it_was_given(monkeypatch, tmp_path):
+    (tmp_path / "limit").write_text(f"{300 * 2**20}\n")
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(tmp_path / "limit")))
+    assert memory.main_memory_mb() == 300

@@ -324,6 +324,18 @@ def test_precision_follows_what_the_device_computes_fast():
     assert planned(machine=old).settings.precision == "16"
 
 
+def test_processes_on_a_machine_share_its_memory():
+    assert (planned().cache_mb, planned().reasons["cache_mb"].why) == (
+        2_000,
+        "a quarter of 8000 MB of memory, for decoded photos",
+    )
+    four = planned(machine=replace(GPU, count=4))
+    assert four.cache_mb == 2_000
+    assert four.reasons["cache_mb"].why.endswith(" of memory, for decoded photos, shared by 4 processes")
+    two_machines = planned(machine=replace(GPU, started=4, beside=2))
+    assert (two_machines.settings.devices, two_machines.cache_mb) == (4, 4_000)
+
+
 def test_16_bits_on_a_cpu_are_refused():
     with pytest.raises(UserError) as caught:
         planned(precision="16")

@@ -15,7 +15,7 @@ from maskwright.errors import UserError
 from maskwright.scale.gang import ProcessesDiedError, together
 
 pytest.importorskip("ray")
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_processes_know_each_other_and_the_first_one_speaks_and_answers(cluster)
     assert said == ["rank 0 speaks"]
     assert count == 2
     assert answer.pop("port") > 0
-    assert answer == dict(zip(NAMES, ("0", "2", "0", "0", "2"), strict=True))
+    assert answer == dict(zip(NAMES, ("0", "2", "0", "2", "0", "2"), strict=True))
 
 
 def test_what_one_raises_is_raised_and_a_death_is_told(cluster):

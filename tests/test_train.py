@@ -666,6 +666,8 @@ def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(
     derived = train(data, finished, resume=True, dry_run=True, devices=2)
     assert (derived.settings.micro_batch, derived.reasons["micro_batch"].source) == (1, "derived")
     assert derived.reasons["micro_batch"].why == "all of a device's share, since it goes on; it began with 2"
+    assert derived.reasons["cache_mb"].why.endswith("for decoded photos, shared by 2 processes")
+    assert derived.cache_mb == train(data, finished, resume=True, dry_run=True).cache_mb // 2
     assert made.reasons["devices"].why == "since it goes on; it began with 1"
     found = message(data, finished, resume=True, devices=3)
     assert found == ("every device must get a photo\n  a batch of 2 photos over 3 devices\nfix: --devices 2, or fewer")

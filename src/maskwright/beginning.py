@@ -14,7 +14,7 @@ from maskwright.dataset import SPLITS, Dataset, read_json
 from maskwright.errors import UserError
 from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
-from maskwright.plan import Plan, Reason
+from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
 from maskwright.settings import TrainSettings
 
@@ -128,7 +128,7 @@ def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:
     )
 
 
-def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], devices: int) -> Plan:
+def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], machine: Machine) -> Plan:
     """Return the plan that a run began with, with those of `MAY_CHANGE` that were given now.
 
     Args:
@@ -136,7 +136,7 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
         data: The data folder as it was given now.
         said: What was said now.
         fingerprint: Of the data as it is now.
-        devices: How many processes others have started; 0: none, and the plan's are to be started.
+        machine: What it goes on on; processes that others have started are the devices.
 
     Raises:
         UserError: If the data or a given setting is not what the run began with: the result would be neither training.
@@ -169,8 +169,8 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
             changed or [f"{data}: splits {sorted(fingerprint)}, began with {sorted(run.fingerprint or {})}"],
             "give the old data back, or start anew: --overwrite",
         )
-    if devices and "devices" not in now:
-        now["devices"] = devices
+    if machine.started and "devices" not in now:
+        now["devices"] = machine.started
     given = {name: now[name] for name in MAY_CHANGE if name in now and now[name] != began[name]}
     if given.get("devices", 0) > (made.settings.batch_size or 1):
         raise UserError(
@@ -184,6 +184,7 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
         given["micro_batch"] = math.ceil((made.settings.batch_size or 1) / given["devices"])
         why = f"all of a device's share, since it goes on; it began with {began['micro_batch']}"
         reasons["micro_batch"] = Reason(source="derived", why=why)
-    return made.model_copy(
-        update={"settings": made.settings.model_copy(update=given), "reasons": {**made.reasons, **reasons}}
-    )
+    settings = made.settings.model_copy(update=given)
+    memory, why = cache_of(machine, settings.devices or 1)
+    reasons["cache_mb"] = Reason(source="derived", why=why)
+    return made.model_copy(update={"settings": settings, "cache_mb": memory, "reasons": {**made.reasons, **reasons}})

@@ -7,6 +7,7 @@ variables before Fabric is there, which is read here and nowhere else.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from maskwright.errors import UserError
+from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
 
 
@@ -27,6 +29,7 @@ class Place:
         rank: From 0; the first one speaks and writes.
         world: How many there are.
         machines: On how many machines.
+        beside: How many of them are on this machine.
         by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
         again: Whether they were started again after a failure, or after the job was put back into the queue.
     """
@@ -34,6 +37,7 @@ class Place:
     rank: int = 0
     world: int = 1
     machines: int = 1
+    beside: int = 1
     by: str = ""
     again: bool = False
 
@@ -51,6 +55,7 @@ def place() -> Place:
             rank=int(have["RANK"]),
             world=int(have["WORLD_SIZE"]),
             machines=int(have.get("GROUP_WORLD_SIZE", "1")),
+            beside=int(have.get("LOCAL_WORLD_SIZE", "1")),
             by="torchrun",
             again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
         )
@@ -60,6 +65,7 @@ def place() -> Place:
             rank=int(have.get("SLURM_PROCID", "0")),
             world=int(have["SLURM_NTASKS"]),
             machines=int(have.get("SLURM_NNODES", "1")),
+            beside=math.ceil(int(have["SLURM_NTASKS"]) / int(have.get("SLURM_NNODES", "1"))),
             by="SLURM",
             again=int(have.get("SLURM_RESTART_COUNT", "0")) > 0,
         )
@@ -68,10 +74,10 @@ def place() -> Place:
 
 def this_machine() -> Machine:
     """Look at what there is to train on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    memory = main_memory_mb()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = place()
-    started = here.world if here.by else 0
+    started, beside = (here.world, here.beside) if here.by else (0, 0)
     if torch.cuda.is_available():
         return Machine(
             "cuda",
@@ -79,11 +85,12 @@ def this_machine() -> Machine:
             torch.cuda.get_device_name(),
             cores,
             memory,
-            torch.cuda.is_bf16_supported(),
+            torch.cuda.is_bf16_supported(including_emulation=False),
             started,
+            beside,
         )
     bf16 = bool(torch.cpu._is_amx_tile_supported())
-    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started)
+    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started, beside)
 
 
 class InnerPrecision(MixedPrecision):

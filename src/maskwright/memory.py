@@ -1,9 +1,14 @@
-"""Memory: how the C library is told to handle it."""
+"""Memory: how much there is, and how the C library is told to handle it."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux tells what a container may use, in bytes: cgroups of version 2 and 1."""
 
 LARGE = 8 << 20
 """Bytes of a piece that a large network had better give back."""
@@ -30,3 +35,16 @@ def keep_freed_memory(largest: int = 1 << 30) -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     libc.mallopt(mmap_threshold, largest)
     libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def main_memory_mb() -> int:
+    """Return the main memory in MB that this process may use: the machine's, or that of the container it runs in."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max": no limit
+            limits.append(int(text))
+    return min(limits) // 2**20

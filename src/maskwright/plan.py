@@ -57,10 +57,11 @@ class Machine:
         count: GPUs, or 1.
         name: For people.
         cores: CPU cores that this process may use.
-        memory_mb: Main memory.
+        memory_mb: Main memory that may be used.
         bf16: Whether the device computes bf16 fast: a GPU that has it, a CPU with AMX (one without any bf16 is ten
             times slower in it than in 32 bits; one with AVX-512 bf16 alone was not measured, and does not count).
         started: How many processes others (torchrun, SLURM, Ray) have started to train together; 0: none.
+        beside: How many of these are on this machine.
     """
 
     device: Literal["cpu", "cuda"]
@@ -70,6 +71,7 @@ class Machine:
     memory_mb: int
     bf16: bool
     started: int = 0
+    beside: int = 0
 
 
 class _Frozen(BaseModel):
@@ -100,7 +102,7 @@ class Plan(_Frozen):
         categories: Names, in order of label 1..C.
         photos: Photos to train on.
         steps_per_epoch: Photos x repeats / batch size; the mean, where photos of rare categories come more often.
-        cache_mb: Memory for decoded photos.
+        cache_mb: Memory for decoded photos, of each process.
         preflight_s: Seconds that the pre-flight may take, beside the budget; 0: there is none.
         reasons: By name, for every number above and every setting.
     """
@@ -289,8 +291,8 @@ class _Planner:
         self.set("on", "here", "on this machine", default)
         anchors = self._anchors(side)
         room = self._detections()
-        memory = self.machine.memory_mb // 4
-        self._note("cache_mb", f"a quarter of {self.machine.memory_mb} MB of memory, for decoded photos")
+        memory, why = cache_of(self.machine, devices)
+        self._note("cache_mb", why)
         names = tuple(c.name for c in self.facts.categories)
         self._note("categories", "from the data")
         seconds = self._preflight()
@@ -557,6 +559,19 @@ class _Planner:
         room = max(100, math.ceil(most * 1.5))
         self._note("detections_per_photo", f"the fullest photo has {most} objects")
         return room
+
+
+def cache_of(machine: Machine, devices: int) -> tuple[int, str]:
+    """Return the memory in MB that a process has for decoded photos, and why.
+
+    Args:
+        machine: Which it is on.
+        devices: How many processes train together; all on this machine, unless others have started them.
+    """
+    processes = machine.beside or devices
+    shared = f", shared by {processes} processes" if processes > 1 else ""
+    why = f"a quarter of {machine.memory_mb} MB of memory, for decoded photos{shared}"
+    return machine.memory_mb // 4 // processes, why
 
 
 def _canvas(size: Sequence[int], side: int) -> tuple[int, int]:

@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -613,12 +612,4 @@ def memory_limit_mb(machine: Machine) -> int:
     """Return the memory that a training may use in MB: of the GPU, or of the machine or the container it runs in."""
     if machine.device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
-    limits = [machine.memory_mb]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():  # "max": no limit
-            limits.append(int(text) // 2**20)
-    return min(limits)
+    return machine.memory_mb

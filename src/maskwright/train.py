@@ -121,7 +121,7 @@ def train(
         tell(f"warning: {warning}")
     machine = this_machine()
     fingerprint = fingerprint_of(data)
-    made = resumed_plan(out, data, said, fingerprint, machine.started) if resume else plan(facts, said, machine)
+    made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine)
     tell(made.table())
     if dry_run:
         return made

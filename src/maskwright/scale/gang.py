@@ -78,7 +78,7 @@ def together(
 def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
     try:
         address, port = ray.get(members[0].address.remote(), timeout=START_S)
-        ray.get([member.address.remote() for member in members], timeout=START_S)
+        homes = [home for home, _ in ray.get([member.address.remote() for member in members], timeout=START_S)]
     except ray.exceptions.GetTimeoutError:
         raise UserError(
             "Ray has no room for all processes",
@@ -87,7 +87,10 @@ def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
         ) from None
     except ray.exceptions.RayError as error:
         raise _died(error, len(members)) from None
-    answers = {member.run.remote(code, rank, len(members), address, port): rank for rank, member in enumerate(members)}
+    answers = {
+        member.run.remote(code, rank, len(members), homes.count(home), address, port): rank
+        for rank, (member, home) in enumerate(zip(members, homes, strict=True))
+    }
     results: dict[int, Any] = {}
     waiting = list(answers)
     while waiting:
@@ -142,15 +145,16 @@ class _Member:
         lines, self._lines[:count] = self._lines[:count], []
         return lines
 
-    def run(self, code: bytes, rank: int, world: int, address: str, port: int) -> bytes:
+    def run(self, code: bytes, rank: int, world: int, beside: int, address: str, port: int) -> bytes:
         """Work, and return the pickled result and error."""
-        # Each process counts as a machine of its own: it sees the one GPU that Ray gave it, as number 0.
+        # Each process counts as a machine of its own: it sees the one GPU that Ray gave it, as number 0. How many
+        # share the machine is told all the same, since they share its memory.
         os.environ |= {
             "TORCHELASTIC_RUN_ID": f"ray-{port}",
             "RANK": str(rank),
             "WORLD_SIZE": str(world),
             "LOCAL_RANK": "0",
-            "LOCAL_WORLD_SIZE": "1",
+            "LOCAL_WORLD_SIZE": str(beside),
             "GROUP_RANK": str(rank),
             "GROUP_WORLD_SIZE": str(world),
             "MASTER_ADDR": address,
