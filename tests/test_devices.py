@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
+from lightning_fabric.strategies import DDPStrategy
 
 from maskwright.check import check
 from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
@@ -50,7 +52,7 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 def words(data, out, settings):
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
     return ["train", str(data), "-o", str(out), *flags]
 
 
@@ -190,6 +192,50 @@ def test_processes_that_others_started_are_the_devices(data):
     made = plan(check(data), TrainSettings(), Machine("cpu", 1, "2 cores", 2, 8000, False, started=3))
     assert (made.settings.devices, made.settings.batch_size, made.settings.micro_batch) == (3, 6, 2)
     assert made.reasons["devices"].why == "so many processes were started to train together"
+
+
+@pytest.mark.parametrize(
+    ("environment", "start"), [({}, "spawn"), (SLURM | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, "popen")]
+)
+def test_processes_wait_for_the_first_one_for_longer_than_a_validation_takes(monkeypatch, data, environment, start):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    made = plan(check(data), TrainSettings(devices=2), Machine("cpu", 1, "2 cores", 2, 8000, False))
+    strategy = make_fabric(made, this_machine()).strategy
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy._timeout >= timedelta(days=1)
+    assert strategy._start_method == start
+
+
+# Trains as the command line does, on machines that are not alike, and notes by which plan.
+UNLIKE = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from maskwright import cli
+import maskwright.train
+module = sys.modules["maskwright.train"]
+rank, plain = int(os.environ["RANK"]), module.this_machine
+module.this_machine = lambda: replace(plain(), bf16=rank == 0, cores=2 + rank, memory_mb=8000 + 800 * rank)
+class Noted(module._Training):
+    def go(self, resume, began):
+        inner = type(self.fabric.strategy.precision).__name__
+        text = f"{self.settings.precision} {inner} {self.settings.workers} {self.plan.cache_mb} {self.run.path}"
+        (Path(sys.argv[1]) / f"rank{rank}").write_text(text)
+module._Training = Noted
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+def test_processes_on_unlike_machines_train_by_the_first_ones_plan(data, tmp_path):
+    script, out = tmp_path / "unlike.py", tmp_path / "run"
+    script.write_text(UNLIKE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(script), str(tmp_path), *words(data, out, QUICK | {"workers": None})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rank0").read_text() == f"bf16 InnerPrecision 2 1000 {out}"
+    assert (tmp_path / "rank1").read_text() == f"bf16 InnerPrecision 3 1100 {out}"
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("32", torch.float32)])

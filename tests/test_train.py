@@ -25,7 +25,8 @@ from maskwright.models.stock import StockMaskRCNN
 from maskwright.plan import Plan
 from maskwright.run import BEST, LAST, RESUME, Run
 from maskwright.settings import TrainSettings
-from maskwright.train import LOSSES, train, uninterrupted
+from maskwright.step import LOSSES, uninterrupted
+from maskwright.train import train
 from tiny_world import CATEGORIES, QUICK, world, write_data, write_split
 
 

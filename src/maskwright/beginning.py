@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> R
         data=str(data.resolve()),
         fingerprint=fingerprint,
     )
+
+
+def agreed(first: tuple[Run, Plan], own: tuple[Run, Plan]) -> tuple[Run, Plan]:
+    """Return the first process's run and plan, with what is about this process's machine from its own.
+
+    Processes that others started have each planned for the machine that they are on, and must train by one plan.
+    """
+    (run, made), (own_run, own_made) = first, own
+    settings = made.settings.model_copy(update={"workers": own_made.settings.workers})
+    made = made.model_copy(update={"settings": settings, "cache_mb": own_made.cache_mb})
+    return replace(run, path=own_run.path, data=own_run.data), made
 
 
 def write_beginning(run: Run, made: Plan, facts: Mapping[str, Any], tested: Mapping[str, Any] | None) -> None:

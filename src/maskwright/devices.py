@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 
 from maskwright.errors import UserError
 from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
+
+PATIENCE = timedelta(days=2)
+"""So long processes wait for the first one: it scores the validation photos alone, which may take hours."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +134,14 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
             [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
             f"leave --devices out, or: --devices {here.world}",
         )
-    strategy = "auto" if devices == 1 else "ddp" if here.by else "ddp_spawn"
+    # Started by us, processes are spawned; those of others are there already.
+    several = DDPStrategy(timeout=PATIENCE, start_method="popen" if here.by else "spawn")
     kinds: Any = {"bf16": "bf16-mixed", "16": "16-mixed"}
     kind = kinds.get(made.settings.precision)  # 32 bits are what Fabric takes of itself
     return Fabric(
         accelerator="cuda" if machine.device == "cuda" else "cpu",
         devices=devices // here.machines,
         num_nodes=here.machines,
-        strategy=strategy,
+        strategy="auto" if devices == 1 else several,
         plugins=InnerPrecision(kind, machine.device) if kind else None,
     )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import gc
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -343,3 +345,19 @@ def pieces_of(batch: Batch, number: int) -> Iterator[Batch]:
             objects=batch.objects[start:end],
             seeds=batch.seeds[start:end],
         )
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block: a step is taken whole or not at all, so that it can be gone on from."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+    came: list[Any] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came and callable(usual):
+            usual(*came[0])

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from lightning_fabric import Fabric
 from maskwright.average import Average
 from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch, sides_of
 from maskwright.beginning import (
+    agreed,
     fingerprint_of,
     new_run,
     plan_json,
@@ -43,7 +41,7 @@ from maskwright.run import BEST, LAST, RESUME, Run
 from maskwright.scale.gang import ProcessesDiedError, together
 from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
-from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken
+from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
 from maskwright.trackers import open_tracker, require
 from maskwright.usable import usable
 from maskwright.validation import readable_part, validate
@@ -140,7 +138,7 @@ def train(
     if fabric.world_size == 1 and made.settings.devices == 1:
         return _Training(fabric, run, made, tell, progress, resized).go(resume, began)
     # One process per device; they are started here, unless torchrun, SLURM or Ray have started them already.
-    work = partial(_in_process, run=run, made=made, resume=resume, began=began, resized=resized)
+    work = partial(_in_process, run=run, made=made, machine=machine, resume=resume, began=began, resized=resized)
     # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
     if here.by:
         cast(Any, fabric).launch(partial(work, tell=tell))
@@ -151,8 +149,21 @@ def train(
 
 
 def _in_process(
-    fabric: Fabric, run: Run, made: Plan, resume: bool, began: float, resized: bool, tell: Callable[[str], None]
+    fabric: Fabric,
+    run: Run,
+    made: Plan,
+    machine: Machine,
+    resume: bool,
+    began: float,
+    resized: bool,
+    tell: Callable[[str], None],
 ) -> None:
+    if place().by:
+        own = made.settings.precision
+        run, made = agreed(fabric.broadcast((run, made)), (run, made))
+        if made.settings.precision != own:
+            fabric = make_fabric(made, machine)
+            fabric.launch()  # the processes have met already
     _Training(fabric, run, made, tell if fabric.is_global_zero else _silent, False, resized).go(resume, began)
     fabric.barrier()  # run.json is final for every process
 
@@ -611,19 +622,3 @@ class _Training:
         self.optimiser.state.clear()
         self.average.restart()
         self.at.__dict__.update(vars(Progress(save_s=self.at.save_s, step_s=self.at.step_s)))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block: a step is taken whole or not at all, so that it can be gone on from."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's business
-        return
-    came: list[Any] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if came and callable(usual):
-            usual(*came[0])
