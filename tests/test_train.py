@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image as Picture
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from maskwright.batches import Photos
+from maskwright.batches import NO_AUGMENTATION, Photos
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.log import Log, clock
@@ -631,6 +632,31 @@ def test_a_photo_that_cannot_be_read_half_way_is_named_and_the_training_goes_on(
         "warning: a photo cannot be read any more and is left out from now on (1 of 6 so far):"
         f" {gone} cannot be opened (No such file or directory)"
     ]
+
+
+def test_what_another_process_cannot_read_is_named_saved_and_left_out(data, monkeypatch):
+    module = sys.modules["maskwright.train"]
+    said, written, other = [], [], {4: "four.png is gone"}
+
+    def gather(every, own):
+        every[:] = [own, other]
+
+    monkeypatch.setattr(module.torch.distributed, "all_gather_object", gather)
+    ours = object.__new__(module._Training)  # the first of two processes
+    ours.fabric, ours.tell, ours.log = SimpleNamespace(world_size=2), said.append, SimpleNamespace(write=written.append)
+    ours.photos = Photos(Dataset.read_split(data, "train"), (64, 64), NO_AUGMENTATION, 0)
+    ours.at = module.Progress(step=10, skipped=[1])
+    ours._name_unreadable()
+    ours._name_unreadable()  # once is enough
+    assert said == [
+        "warning: a photo cannot be read any more and is left out from now on (1 of 6 so far): four.png is gone"
+    ]
+    assert [(entry["what"], entry["step"], entry["text"]) for entry in written] == [("photo", 10, said[0])]
+    assert ours.at.skipped == [1, 4]
+    assert 4 in ours.photos.left_out
+    other[2] = "two.png is gone"
+    with pytest.raises(UserError, match="too many photos cannot be read: 2 of 6"):
+        ours._name_unreadable()
 
 
 def test_more_than_a_few_photos_that_are_gone_end_the_training(data, tmp_path, monkeypatch):

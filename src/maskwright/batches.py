@@ -313,17 +313,21 @@ class Photos:
         try:
             return self.cache.get(index) or self._decode(index)
         except UnreadablePhotoError as error:
-            self.leave_out(index, error)
+            self.leave_out(index, error.problems[0].where[0])
             return None
 
-    def leave_out(self, index: int, error: UnreadablePhotoError) -> None:
+    def leave_out(self, index: int, why: str) -> None:
         """Take note of a photo that cannot be read.
+
+        Args:
+            index: Position of the photo in the dataset.
+            why: Its path and the reason.
 
         Raises:
             UserError: If more than `UNREADABLE_SHARE` of the photos cannot be read, naming them.
         """
         self.left_out.add(index)
-        self.unreadable[index] = error.problems[0].where[0]
+        self.unreadable[index] = why
         if len(self.unreadable) > max(1, UNREADABLE_SHARE * len(self)):
             raise UserError(
                 f"too many photos cannot be read: {len(self.unreadable)} of {len(self)}",
@@ -482,7 +486,7 @@ def _readable(photos: Photos, index: int, step: int, slot: int, quarter: int) ->
             try:
                 return photos.sample(index, step, slot, quarter)
             except UnreadablePhotoError as error:
-                photos.leave_out(index, error)
+                photos.leave_out(index, error.problems[0].where[0])
         index = (index + 1) % len(photos)
     raise UserError(
         "no photo is left to train on: all are left out", [str(photos.dataset.folder)], "look at the photos"

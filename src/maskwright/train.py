@@ -288,7 +288,8 @@ class _Training:
                     before = time.perf_counter()
                     batch = next(batches)
                     waited = time.perf_counter() - before
-                    self._name_unreadable()
+                    if self.fabric.world_size == 1 or at.step % cast(int, settings.log_every) == 0:
+                        self._name_unreadable()
                     learning_rate = rate(self.plan, at.step, done) * at.rate_share
                     try:
                         with uninterrupted():
@@ -316,6 +317,7 @@ class _Training:
                     self._line(window, rate(self.plan, at.step, 1.0) * at.rate_share)
                 while not self.stopped and self.val is not None and at.validations < cast(int, settings.validations):
                     self._validate(cast(int, settings.validations))
+                self._name_unreadable()
                 at.elapsed_s = time.perf_counter() - self.started
                 if self.first:
                     self._save()
@@ -478,12 +480,19 @@ class _Training:
                 self._event(f"diagnosis: {cause.name}")(f"warning: {cause.text}")
 
     def _name_unreadable(self) -> None:
-        for index in sorted(set(self.photos.unreadable) - set(self.at.skipped)):
+        """Name the photos that could not be read; in several processes, those of all, which must ask at once."""
+        found = dict(self.photos.unreadable)
+        if self.fabric.world_size > 1:
+            every: list[Any] = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(every, found)
+            found = {index: why for some in every for index, why in some.items()}
+            for index, why in found.items():
+                self.photos.leave_out(index, why)
+        for index in sorted(set(found) - set(self.at.skipped)):
             self.at.skipped.append(index)
-            count = len(self.photos.unreadable)
             self._event("photo")(
                 "warning: a photo cannot be read any more and is left out from now on"
-                f" ({count} of {len(self.photos)} so far): {self.photos.unreadable[index]}"
+                f" ({len(found)} of {len(self.photos)} so far): {found[index]}"
             )
 
     # What is scored and saved
