@@ -25,6 +25,7 @@ from maskwright.models.maskrcnn import MaskRCNN
 from maskwright.models.stock import StockMaskRCNN
 from maskwright.plan import Plan
 from maskwright.run import BEST, LAST, RESUME, Run
+from maskwright.schedule import rate
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, uninterrupted
 from maskwright.train import train
@@ -572,6 +573,23 @@ def test_the_best_weights_are_those_of_the_best_smoothed_ap(data, tmp_path, monk
     run = train(data, tmp_path / "run", **(QUICK | {"steps": 3, "validations": 3}))
     assert run.best_step == 3  # 0.2, 0.55, 0.625: a lucky 0.9 does not win
     assert run.metrics["segm/AP"] == 0.7
+
+
+def test_as_long_as_nothing_is_found_the_last_weights_are_the_best(data, tmp_path, monkeypatch):
+    scored(monkeypatch, (0.0, None, 0.0))
+    settings = QUICK | {"steps": 6, "validations": 6, "patience": 2}
+    run = train(data, tmp_path / "run", **settings)
+    assert (run.step, run.best_step) == (3, 3)  # patience counts them all the same
+    scored(monkeypatch, (0.0, 0.2, 0.2))
+    run = train(data, tmp_path / "other", **(QUICK | {"steps": 3, "validations": 3}))
+    assert run.best_step == 3  # 0, 0.1, 0.15
+
+
+def test_the_last_line_has_the_rate_of_the_last_step(data, tmp_path):
+    run = train(data, tmp_path / "run", **(QUICK | {"steps": 3, "validations": 1}))
+    made = Plan.model_validate(json.loads((run.path / "plan.json").read_text()))
+    steps = [(line["step"], line["lr"]) for line in log_of(run.path) if line["kind"] == "step"]
+    assert steps == [(2, rate(made, 1, 1 / 3)), (3, rate(made, 2, 2 / 3))]
 
 
 def test_with_patience_a_training_stops_when_the_score_no_longer_rises(data, tmp_path, monkeypatch):

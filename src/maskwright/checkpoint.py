@@ -30,8 +30,8 @@ class Progress:
         elapsed_s: Seconds of the budget used.
         validations: Validations done.
         smoothed_ap: Segm AP, smoothed over the validations; `None` before the first.
-        best_ap: The highest `smoothed_ap` so far; its weights are the best ones.
-        since_best: Validations since then.
+        best_ap: The highest `smoothed_ap` so far; its weights are the best ones, of several with 0 the last.
+        since_best: Validations since it last rose.
         step_s, validation_s, save_s: Seconds that a step, a validation and a checkpoint took.
         micro_batch: Photos that a process takes at once, where memory forced it to take fewer; 0: as the plan says.
         rewinds: How often a loss was not finite.

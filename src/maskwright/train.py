@@ -270,7 +270,7 @@ class _Training:
         _keep_memory(self.plan)
         self._begin(resume)
         at, settings = self.at, self.settings
-        saved_at = time.perf_counter()
+        saved_at, learning_rate = time.perf_counter(), 0.0
         window = _Window()
         batches = self._batches()
         try:
@@ -314,7 +314,7 @@ class _Training:
                     if time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                         saved_at = self._checkpoint()
                 if window.count:
-                    self._line(window, rate(self.plan, at.step, 1.0) * at.rate_share)
+                    self._line(window, learning_rate)
                 while not self.stopped and self.val is not None and at.validations < cast(int, settings.validations):
                     self._validate(cast(int, settings.validations))
                 self._name_unreadable()
@@ -526,7 +526,8 @@ class _Training:
                     attempt(lambda: self.run.save_weights(BEST, self.network.state_dict()), self._event("disk"))
             self.network.train()
             at.smoothed_ap = one.smoothed
-            at.best_ap, at.since_best = (one.smoothed, 0) if one.best else (at.best_ap, at.since_best + 1)
+            risen = one.smoothed > at.best_ap
+            at.best_ap, at.since_best = (one.smoothed, 0) if risen else (at.best_ap, at.since_best + 1)
             epoch = (at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos_per_epoch + 1
             entry = {
                 "kind": "validation",

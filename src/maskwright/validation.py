@@ -29,7 +29,7 @@ class Validated:
 
     Attributes:
         result: The scores.
-        best: Whether these are the best weights so far.
+        best: Whether these are the best weights so far; as long as nothing is found, the last ones are.
         ap: Segm AP, 0 where it is undefined.
         smoothed: The same, smoothed over the validations.
         cause: What is likely wrong, if anything is.
@@ -60,7 +60,8 @@ def validate(network: nn.Module, val: Dataset, run: Run, at: Progress) -> Valida
     defined = result.metrics["segm/AP"]
     ap = defined if defined is not None else 0.0
     now = smoothed(at.smoothed_ap, ap)
-    return Validated(result, now > at.best_ap, ap, now, swapped_in_validation(val, found, run.categories))
+    best = now > at.best_ap or now == at.best_ap == 0
+    return Validated(result, best, ap, now, swapped_in_validation(val, found, run.categories))
 
 
 def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
