@@ -324,6 +324,12 @@ def test_precision_follows_what_the_device_computes_fast():
     assert planned(machine=old).settings.precision == "16"
 
 
+def test_the_same_weights_are_promised_on_cpus_alone():
+    assert "gives the same weights" in planned().reasons["seed"].why
+    assert "weights" not in planned(machine=GPU).reasons["seed"].why
+    assert "gives the same random choices" in planned(machine=GPU).reasons["seed"].why
+
+
 def test_processes_on_a_machine_share_its_memory():
     assert (planned().cache_mb, planned().reasons["cache_mb"].why) == (
         2_000,

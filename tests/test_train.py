@@ -353,6 +353,16 @@ def test_a_dry_run_gives_the_plan_and_writes_nothing(data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("precision", "allowed"), [("32", False), ("bf16", True)])
+def test_32_bits_are_not_rounded_on_a_gpu(data, finished, tmp_path, monkeypatch, precision, allowed):
+    for part in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(part, "allow_tf32", True)
+    train(data, tmp_path / "run", **(QUICK | {"steps": 1, "validations": 1, "precision": precision}))
+    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
+    Run.read(finished).network()  # predictions are in 32 bits always
+    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is False
+
+
 def test_the_settings_of_a_run_give_the_same_plan_again(data, finished, tmp_path):
     made = train(data, tmp_path / "run", settings=finished / "plan.json", dry_run=True)
     before = Plan.model_validate(json.loads((finished / "plan.json").read_text()))

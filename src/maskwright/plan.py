@@ -236,9 +236,8 @@ class _Planner:
         train, cpu = self.train, self.machine.device == "cpu"
         default: Source = "default"
         self.stock = self._architecture()
-        self.set(
-            "seed", 0, "the same seed on the same machine gives the same weights (with a budget in steps)", default
-        )
+        same = "weights (with a budget in steps)" if cpu else "random choices; a GPU's sums differ in their last digits"
+        self.set("seed", 0, f"the same seed on the same machine gives the same {same}", default)
         if self.machine.started:
             devices = self.set("devices", self.machine.started, "so many processes were started to train together")
         else:

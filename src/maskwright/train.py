@@ -37,7 +37,7 @@ from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan, stored
 from maskwright.preflight import preflight
-from maskwright.run import BEST, LAST, RESUME, Run
+from maskwright.run import BEST, LAST, RESUME, Run, without_tf32
 from maskwright.scale.gang import ProcessesDiedError, together
 from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
@@ -201,7 +201,10 @@ def _ray_worker(
     return cast(Run, train(data, out, overwrite=overwrite, resume=resume, say=say, **settings))
 
 
-def _keep_memory(made: Plan) -> None:
+def _settle(made: Plan) -> None:
+    """Tell the C library and the GPU how this training wants to be computed."""
+    if made.settings.precision == "32":
+        without_tf32()
     if made.settings.architecture == "maskrcnn-nano":
         keep_freed_memory()
     else:
@@ -218,7 +221,7 @@ def _preflight(
     if not made.settings.preflight:
         usable(truth, made, tell)  # costs nothing
         return None
-    _keep_memory(made)
+    _settle(made)
     val = Dataset.read_split(data, "val")
     photos = len(val.images) if val is not None and len(val) else 0
     return preflight(run, made, machine, truth, photos, partial(optimiser_for, made.settings), LOSSES, tell).json()
@@ -267,7 +270,7 @@ class _Training:
     def go(self, resume: bool, began: float) -> Run:
         """Train to the end of the budget, which runs from `began` (of `time.time()`) on."""
         self.started = time.perf_counter() - max(time.time() - began, 0.0)
-        _keep_memory(self.plan)
+        _settle(self.plan)
         self._begin(resume)
         at, settings = self.at, self.settings
         saved_at, learning_rate = time.perf_counter(), 0.0
