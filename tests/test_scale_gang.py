@@ -48,19 +48,38 @@ def die(rank, say):
 
 def test_processes_know_each_other_and_the_first_one_speaks_and_answers(cluster):
     said = []
-    answer, count = together(introduce, 2, on_gpus=False, say=said.append)
+    answer, count = together(introduce, 2, say=said.append)
     assert said == ["rank 0 speaks"]
     assert count == 2
     assert answer.pop("port") > 0
     assert answer == dict(zip(NAMES, ("0", "2", "0", "2", "0", "2"), strict=True))
 
 
+@pytest.mark.parametrize(("gpus", "each"), [({"GPU": 2.0}, 1), ({}, 0)])
+def test_gpus_are_those_of_the_cluster_and_not_of_the_machine_that_asks(cluster, monkeypatch, gpus, each):
+    import ray
+
+    wanted, plain = [], ray.remote
+
+    def remote(**options):
+        if "num_gpus" in options:  # a process of ours; what works in tasks asks for none
+            wanted.append(options["num_gpus"])
+            options["num_gpus"] = 0  # there is none here
+        return plain(**options)
+
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, **gpus})
+    _, count = together(introduce, None)
+    assert wanted == [each]
+    assert count == (2 if gpus else 1)  # one per GPU, or one per machine
+
+
 def test_what_one_raises_is_raised_and_a_death_is_told(cluster):
     with pytest.raises(UserError) as caught:
-        together(partial(fail, "1"), 2, on_gpus=False)
+        together(partial(fail, "1"), 2)
     assert str(caught.value) == "it cannot be\n  here\nfix: do otherwise"
     with pytest.raises(ProcessesDiedError, match="a process of the Ray cluster died") as died:
-        together(partial(die, "1"), 2, on_gpus=False)
+        together(partial(die, "1"), 2)
     assert died.value.left == 1
 
 
@@ -87,7 +106,7 @@ def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkey
 
     module, calls, said = sys.modules["maskwright.train"], [], []
 
-    def together(work, processes, *, on_gpus, say):
+    def together(work, processes, *, say):
         calls.append((processes, work.keywords["resume"], work.keywords["overwrite"]))
         if len(calls) == 1:
             (tmp_path / "run").mkdir()

@@ -173,7 +173,6 @@ def _on_ray(
 ) -> Run:
     """Train in processes of a Ray cluster; with one less when one dies, as long as one is left."""
     settings = said.model_dump(exclude_none=True)
-    gpus = this_machine().device == "cuda"
     processes = settings.pop("devices", None)
     while True:
         work = partial(
@@ -185,7 +184,7 @@ def _on_ray(
             settings=settings,
         )
         try:
-            run, _ = together(work, processes, on_gpus=gpus, say=tell)
+            run, _ = together(work, processes, say=tell)
             return run
         except ProcessesDiedError as error:
             resume, overwrite = resumable(out), overwrite and not resumable(out)

@@ -37,16 +37,15 @@ class ProcessesDiedError(UserError):
     left = 0
 
 
-def together(
-    function: Callable[[Say], R], processes: int | None, *, on_gpus: bool, say: Say | None = None
-) -> tuple[R, int]:
+def together(function: Callable[[Say], R], processes: int | None, *, say: Say | None = None) -> tuple[R, int]:
     """Call a function once in each of several processes of a Ray cluster, at the same time.
+
+    Where the cluster has GPUs, each process gets one of its own; the machine that asks may have none.
 
     Args:
         function: A function of a module (or a `functools.partial` of one); it is given what to say lines with, which
             arrive here from the first process alone. What it prints is not shown.
         processes: How many; `None`: one per GPU of the cluster, or one per machine if it has none.
-        on_gpus: Whether each process needs a GPU of its own.
         say: Called with the lines.
 
     Returns:
@@ -58,14 +57,15 @@ def together(
         Exception: What the function raised in one of them.
     """
     code = code_of(function)
-    with at("ray", processes if processes is not None and not on_gpus else None):
+    with at("ray"):
         import ray
 
         have = ray.cluster_resources()
-        machines = sum(1 for node in ray.nodes() if node["Alive"])
-        count = processes or (int(have.get("GPU", 0)) if on_gpus else machines) or 1
-        cpus = max(1.0, have.get("CPU", 1) // count) if have.get("CPU", 1) >= count else have.get("CPU", 1) / count
-        kind: Any = ray.remote(num_cpus=cpus, num_gpus=1 if on_gpus else 0, max_concurrency=2)(_Member)
+        gpus, machines = int(have.get("GPU", 0)), sum(1 for node in ray.nodes() if node["Alive"])
+        count = processes or gpus or machines or 1
+        cpus = have.get("CPU", 1) / count
+        cpus = cpus // 1 if cpus >= 1 else cpus * 1e4 // 1 / 1e4  # Ray counts in whole ones, or to four digits
+        kind: Any = ray.remote(num_cpus=cpus, num_gpus=1 if gpus else 0, max_concurrency=2)(_Member)
         members = [kind.remote() for _ in range(count)]
         try:
             return _run(ray, members, code, say or _silent), count
