@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from maskwright.check import check
 from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
