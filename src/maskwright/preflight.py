@@ -420,7 +420,7 @@ class _Preflight:
         first, last = seen[0], _mean(seen[-3:])
         self._judge(two, len(seen), first, last)
         step_s = pieces * statistics.median(times[len(times) // 2 :])
-        if pieces > 1:
+        if pieces > 1 and getattr(network, "states_sums", False):
             step_s += self._added_up_s(model, images, targets, batch.seeds, pieces)
         return len(seen), first, last, step_s
 
@@ -436,16 +436,12 @@ class _Preflight:
         seeds: Sequence[int],
         pieces: int,
     ) -> float:
-        """Return the seconds for which a step sees its pieces without gradients, to add up what losses are means of.
-
-        A network that has no such sums is asked once per step, with the first piece (see `maskwright.step`).
-        """
-        one = Part(seeds)
+        """Return the seconds for which a step sees its pieces without gradients, to add up what losses are means of."""
         started = time.perf_counter()
-        with torch.no_grad(), self._autocast(), part(one):
+        with torch.no_grad(), self._autocast(), part(Part(seeds)):
             found = model.losses(images, targets)
         float(found[self.names[0]])  # a GPU is done when a number is here
-        return (time.perf_counter() - started) * (pieces if one.sums is not None else 1)
+        return (time.perf_counter() - started) * pieces
 
     def _as_in_training(self, photos: Photos, size: int) -> Callable[[int], Batch]:
         settings = self.settings
