@@ -191,6 +191,19 @@ def test_the_format_before_1_6_is_read_if_it_holds_only_tensors(tmp_path):
     assert "fix: save it again with a newer torch: torch.save(state_dict, FILE)" in refused(tmp_path / "b.pth")
 
 
+@pytest.mark.parametrize("first", [b"\x80\x01", b"(\x01", b"}\x01", b"c\x01", b"PK"])
+def test_safetensors_are_known_whatever_the_length_of_their_header(tmp_path, first):
+    save_file({"w": TENSOR}, tmp_path / "plain.safetensors")
+    plain = (tmp_path / "plain.safetensors").read_bytes()
+    end = 8 + int.from_bytes(plain[:8], "little")
+    length = int.from_bytes(first, "little")
+    header = plain[8:end].ljust(length)  # spaces are allowed there
+    (tmp_path / "a.safetensors").write_bytes(length.to_bytes(8, "little") + header + plain[end:])
+    found = read_checkpoint(tmp_path / "a.safetensors")
+    assert found.reader == "safetensors"
+    assert torch.equal(found.tensors["w"], TENSOR)
+
+
 def test_safetensors_bring_their_metadata(tmp_path):
     save_file({"w": TENSOR}, tmp_path / "a.safetensors", {"maskwright": '{"architecture": "x"}', "note": "plain"})
     found = read_checkpoint(tmp_path / "a.safetensors")

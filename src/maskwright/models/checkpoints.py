@@ -84,12 +84,13 @@ def read_checkpoint(path: Path) -> Stored:
         raise UserError("the weight file does not exist", [str(path)], "check the path")
     with path.open("rb") as handle:
         head = handle.read(16)
+    # Safetensors begin with the length of their header, whose first byte may be that of any other kind.
+    if 8 < int.from_bytes(head[:8], "little") < path.stat().st_size and head[8:9] == b"{":
+        return _safetensors(path)
     if head[:2] == b"PK":
         return _zip(path)
     if head[:1] == b"\x80" or head[:1] in (b"(", b"}", b"c"):
         return _pickle(path)
-    if 8 < int.from_bytes(head[:8], "little") < path.stat().st_size and head[8:9] == b"{":
-        return _safetensors(path)
     raise UserError(
         "the file holds no weights of a known kind",
         [f"{path} is neither safetensors, nor a file of torch.save, nor a pickle"],
