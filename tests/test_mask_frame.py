@@ -199,6 +199,13 @@ def one(root, orientation, mask, tag=None):
     return root
 
 
+def refusal(root):
+    """Return what is said of masks that cannot be of the stored frame."""
+    with pytest.raises(UserError) as caught:
+        prepare(root, out=root.parent / "data", mask_frame="stored", **ALL_TRAIN)
+    return str(caught.value).replace(f"{root}/", "")
+
+
 def block(height=40, width=60):
     mask = np.zeros((height, width), dtype=bool)
     mask[2:12, 3:9] = True
@@ -236,10 +243,7 @@ def test_parts_of_turned_masks_are_objects(tmp_path):
 
 
 def test_a_mask_in_the_upright_frame_is_refused(tmp_path):
-    root = one(tmp_path / "raw", 6, block(60, 40))
-    with pytest.raises(UserError) as caught:
-        prepare(root, out=tmp_path / "data", mask_frame="stored", **ALL_TRAIN)
-    assert str(caught.value).replace(f"{root}/", "") == (
+    assert refusal(one(tmp_path / "raw", 6, block(60, 40))) == (
         "1 mask image fits the photo as it is shown, not as the camera stored it, which --mask-frame stored says\n"
         "  mask/a.png is 40 x 60, rgb/a.jpg is 60 x 40 as stored and 40 x 60 when shown (EXIF orientation 6)\n"
         "fix: leave out --mask-frame stored; where it holds for other masks, prepare those apart"
@@ -252,17 +256,14 @@ def test_a_coco_file_of_the_upright_photo_is_refused(tmp_path):
     (root / "a.jpg").write_bytes(jpeg(np.full((40, 60, 3), 90), 8))
     image, mask = Image(1, "a.jpg", 40, 60), Annotation(1, 1, 1, pixels.encode(block(60, 40)))
     Dataset.build([Category(1, "nut")], [image], [mask]).write(root / "instances.json")
-    with pytest.raises(UserError) as caught:
-        prepare(root, out=tmp_path / "data", mask_frame="stored", **ALL_TRAIN)
-    assert "1 photo was marked as it is shown, not as the camera stored it" in str(caught.value)
-    assert "a.jpg is 40 x 60 in the file, the photo 60 x 40 as stored and 40 x 60 when shown" in str(caught.value)
+    said = refusal(root)
+    assert "1 photo was marked as it is shown, not as the camera stored it" in said
+    assert "a.jpg is 40 x 60 in the file, the photo 60 x 40 as stored and 40 x 60 when shown" in said
 
 
 def test_a_mask_that_has_an_orientation_of_its_own_is_not_turned_twice(tmp_path):
     root = one(tmp_path / "raw", 3, block(), tag=3)
-    with pytest.raises(UserError) as caught:
-        prepare(root, out=tmp_path / "data", mask_frame="stored", **ALL_TRAIN)
-    assert str(caught.value).replace(f"{root}/", "") == (
+    assert refusal(root) == (
         "mask images have an EXIF orientation of their own, and --mask-frame stored would turn them twice\n"
         "  mask/a.png: orientation 3\n"
         "fix: if these masks are shown as their photos are: leave out --mask-frame stored; else save them without it"

@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,6 +47,22 @@ def data(tiny):
 def finished(tiny):
     """A run of 6 steps that nothing disturbed; tests only read it."""
     return tiny[1]
+
+
+@contextmanager
+def ctrl_c_in_step_two():
+    """Press Ctrl-C in the middle of the second step of what is in the block, which it ends."""
+    calls, plain = itertools.count(1), MaskRCNN.losses
+
+    def losses(self, images, targets):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, images, targets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNN, "losses", losses)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def log_of(run):
@@ -166,16 +184,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_byte(data, finished, tmp_pa
 
 def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, finished, tmp_path, monkeypatch):
     out, said = tmp_path / "run", []
-    calls = itertools.count(1)
-    plain = MaskRCNN.losses
-
-    def press_in_step_two(self, images, targets):
-        if next(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C in the middle of a step
-        return plain(self, images, targets)
-
-    monkeypatch.setattr(MaskRCNN, "losses", press_in_step_two)
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_in_step_two():
         train(data, out, say=said.append, **QUICK)
     assert said[-1] == "interrupted after 2 steps; the run is usable, and --resume goes on"
     run = Run.read(out)
@@ -485,25 +494,28 @@ def in_16_bits(finished, out):
 
 def test_a_training_in_16_bits_goes_on_with_its_scaler(data, finished, tmp_path, monkeypatch):
     whole, halved = in_16_bits(finished, tmp_path / "whole"), in_16_bits(finished, tmp_path / "halved")
-    train(data, whole, resume=True)
-    calls, plain = itertools.count(1), MaskRCNN.losses
+    stepper, norms = sys.modules["maskwright.train"].Stepper, []
+    plain = stepper.take
 
-    def press_in_step_two(self, images, targets):
-        if next(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, images, targets)
+    def take(self, *args):
+        taken = plain(self, *args)
+        norms.append(taken.grad_norm)
+        return taken
 
     with monkeypatch.context() as patch:
-        patch.setattr(MaskRCNN, "losses", press_in_step_two)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, halved, resume=True)
+        patch.setattr(stepper, "take", take)
+        train(data, whole, resume=True)
+    with ctrl_c_in_step_two():
+        train(data, halved, resume=True)
     train(data, halved, resume=True)
     states = []
     for run in (whole, halved):
         with safe_open(run / RESUME, "pt") as opened:
             states.append(json.loads(opened.metadata()["progress"])["scaler"])
     assert states[0] == states[1]
-    assert 1 <= states[0]["scale"] < 65536  # some steps were left out, as at the beginning of any training in 16 bits
+    left_out = sum(not math.isfinite(norm) for norm in norms)  # as at the beginning of any training in 16 bits
+    assert (len(norms), left_out > 0) == (6, True)
+    assert states[0]["scale"] == 65536 / 2**left_out
     assert (halved / LAST).read_bytes() == (whole / LAST).read_bytes()
 
 
@@ -546,21 +558,12 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
 # Averages, stopping, minutes
 
 
-def test_the_average_of_the_weights_is_saved_and_survives_an_interruption(data, finished, tmp_path, monkeypatch):
+def test_the_average_of_the_weights_is_saved_and_survives_an_interruption(data, finished, tmp_path):
     settings = QUICK | {"ema": 0.9, "steps": 4, "validations": 1}
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     train(data, whole, **settings)
-    calls, plain = itertools.count(1), MaskRCNN.losses
-
-    def press_in_step_two(self, images, targets):
-        if next(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, images, targets)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MaskRCNN, "losses", press_in_step_two)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, halved, **settings)
+    with ctrl_c_in_step_two():
+        train(data, halved, **settings)
     train(data, halved, resume=True)
     for name in (BEST, LAST):
         assert (halved / name).read_bytes() == (whole / name).read_bytes()
