@@ -207,19 +207,16 @@ class Stepper:
                 f"go on with smaller pieces: --resume --micro-batch {max(self.micro_batch // 2, 1)}",
             ) from None
 
-    def _known(self, pieces: Sequence[Batch]) -> Tensor | None:
-        """Add up what the losses are means of, over all pieces; `None` if the network does not say."""
-        whole: Tensor | None = None
+    def _known(self, pieces: Sequence[Batch]) -> Tensor:
+        """Add up what the losses are means of, over all pieces, of a network that states it."""
+        sums: list[Tensor] = []
         with torch.no_grad():
             for piece in pieces:
                 one = Part(piece.seeds)
                 with self.fabric.autocast(), self._in_concert(), part(one):
                     self.model.losses(*self._there(piece))
-                if one.sums is None:
-                    return None
-                whole = one.sums if whole is None else whole + one.sums
-        assert whole is not None
-        return self._add_up(whole)
+                sums.append(cast(Tensor, one.sums))
+        return self._add_up(torch.stack(sums).sum(0))
 
     def _losses(self, piece: Batch, known: Tensor | None, whole: bool) -> tuple[dict[str, Tensor], bool]:
         """Return the losses of a piece, and whether they are those of the whole batch.

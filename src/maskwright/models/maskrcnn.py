@@ -413,7 +413,8 @@ class MaskRCNN(nn.Module):
             between: See `Between`.
 
         Returns:
-            One dict per photo in coordinates of `images`, best score first.
+            One dict per photo in coordinates of `images`, best score first. Boxes are those of the masks, at edges of
+            their cells; where a mask shows nothing, the box head's.
         """
         images = images.float()
         features = self.features(images)
