@@ -20,10 +20,11 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -51,26 +52,9 @@ def sizes(**changed: Any) -> Iterator[None]:
         ARCHITECTURES[NANO] = usual
 
 
-@contextmanager
-def box_scores() -> Iterator[None]:
-    """Take the box head's score alone inside the block."""
-    usual = maskrcnn.sureness
-    maskrcnn.sureness = lambda masks: torch.ones_like(masks[:, 0, 0])
-    try:
-        yield
-    finally:
-        maskrcnn.sureness = usual
-
-
-@contextmanager
-def head_boxes() -> Iterator[None]:
-    """Take the box head's boxes inside the block, not those of the masks."""
-    usual = maskrcnn.outline_boxes
-    maskrcnn.outline_boxes = lambda masks, windows: torch.zeros_like(windows)
-    try:
-        yield
-    finally:
-        maskrcnn.outline_boxes = usual
+def instead(name: str, function: Callable[..., Any]) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what puts a function in the place of one that detection calls."""
+    return lambda: patch.object(maskrcnn, name, function)
 
 
 def settings_row(**settings: Any) -> dict[str, Any]:
@@ -86,8 +70,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "EMA": settings_row(ema=0.99),
     "masks of 28 x 28": {"network": lambda: sizes(mask_side=28)},
     "a plain finest map": {"network": lambda: sizes(fine_channels=32, fine_layers=1)},
-    "scores of boxes alone": {"found": box_scores},
-    "boxes of the box head": {"found": head_boxes},
+    "scores of boxes alone": {"found": instead("sureness", lambda masks: torch.ones_like(masks[:, 0, 0]))},
+    # Boxes without size are not taken; what they overlap by is then that of the box head's, which was judged before.
+    "boxes of the box head": {"found": instead("outline_boxes", lambda masks, windows: torch.zeros_like(windows))},
     "test-time flips": {"predict": {"test_time_flip": True}},
 }
 
@@ -150,10 +135,8 @@ def found_anew(name: str, row_name: str, seed: int, done: Path) -> dict[str, Any
     """Find and score one row with the weights of a finished training."""
     row, run = ROWS[row_name], done / name / f"maskwright-{seed}" / "run"
     steps = json.loads((run / "run.json").read_text())["step"]
-    started = time.perf_counter()
     found = scores(name, done / name / "data", run, done / name / "found-anew", row)
-    took = time.perf_counter() - started
-    return {"set": name, "row": row_name, "seed": seed, "steps": steps, "cpu_s": None, "seconds": took, **found}
+    return {"set": name, "row": row_name, "seed": seed, "steps": steps, "cpu_s": None, **found}
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -161,8 +144,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     for name in sorted({row["set"] for row in rows}):
         mine = [row for row in rows if row["set"] == name]
         base = {row["seed"]: row for row in mine if row["row"] == PLANNED}
-        steps = sorted({row.get("steps", STEPS[name]) for row in mine})
-        yield f"{name}, {' to '.join(str(n) for n in {steps[0]: 0, steps[-1]: 0})} steps"
+        steps = {row.get("steps", STEPS[name]) for row in mine}
+        yield f"{name}, {min(steps)} to {max(steps)} steps"
         for row_name in ROWS:
             these = [row for row in mine if row["row"] == row_name and row["seed"] in base]
             if not these:
