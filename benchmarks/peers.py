@@ -3,11 +3,13 @@
 `torchvision`: its `MaskRCNN` with default heads, on our backbone with the same ImageNet weights, frozen norms and
 frozen early stages, in the place of `maskrcnn-nano`: photos, augmentation, optimiser, schedule, size, minutes,
 prediction and score are the same code, so the difference is the network. Only the learning rate is its own: ours, found
-for smaller heads, may be too high for it.
+for smaller heads, may be too high for it. What its heads say is brought to 32 bits, as ours is: it decodes boxes in the
+type of the heads, and in bf16 they would lie two pixels beside the object.
 
-`ultralytics`: `YOLO("yolo11n-seg.yaml")`, that is, without pretrained weights, with its own defaults; the side of its
-input, the minutes and the seed are given. The data folder is converted by `maskwright masks --form yolo`. It is a peer
-only and nothing that the package depends on: where it is not installed, this says so.
+`ultralytics`: `YOLO("yolo11n-seg.yaml")`, that is, without pretrained weights, with its own defaults; given are the
+side of its input, the minutes, the seed and all cores (of which it would leave one idle). The data folder is converted
+by `maskwright masks --form yolo`. It is a peer only and nothing that the package depends on: where it is not installed,
+this says so.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import maskwright as mw
 from maskwright import pixels
+from maskwright.crops import whole
 from maskwright.dataset import Dataset
 from maskwright.files import read_photo
+from maskwright.halves import cores
 from maskwright.models import ARCHITECTURES
 from maskwright.models.backbones import Backbone, BackboneSpec
 from maskwright.models.weights import load_imagenet
@@ -55,6 +59,11 @@ class _Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(i), level) for i, level in enumerate(found.values())))
 
 
+def in_32_bits(found: Any) -> Any:
+    """Return what a head says, a tensor or several of them, in 32 bits."""
+    return found.float() if isinstance(found, Tensor) else type(found)(in_32_bits(one) for one in found)
+
+
 class StockHeads(nn.Module):
     """torchvision's `MaskRCNN` behind our contract for networks; its own resizing is left out, ours has been done."""
 
@@ -68,6 +77,8 @@ class StockHeads(nn.Module):
         anchors = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
         self.backbone = body  # under this name it gets the backbone's share of the rate
         self.net = MaskRCNN(_Pyramid(body.channels), int(sizes["categories"]) + 1, rpn_anchor_generator=anchors)
+        for head in (self.net.rpn.head, self.net.roi_heads.box_predictor, self.net.roi_heads.mask_predictor):
+            head.register_forward_hook(lambda module, given, found: in_32_bits(found))
 
     def _features(self, images: Tensor) -> OrderedDict[str, Tensor]:
         found = self.net.backbone(self.backbone(images.float()))
@@ -77,8 +88,9 @@ class StockHeads(nn.Module):
         features = self._features(images)
         height, width = images.shape[-2:]
         listed = ImageList(images.float(), [(height, width)] * len(targets))
-        proposals, first = self.net.rpn(listed, features, list(targets))
-        _, second = self.net.roi_heads(features, proposals, listed.image_sizes, list(targets))
+        targets = [{**t, "masks": whole(t, (height, width))} for t in targets]
+        proposals, first = self.net.rpn(listed, features, targets)
+        _, second = self.net.roi_heads(features, proposals, listed.image_sizes, targets)
         none = images.new_zeros((), dtype=torch.float32)
         return {
             "objectness": first["loss_objectness"],
@@ -153,6 +165,7 @@ def yolo(data: Path, folder: Path, split: str, minutes: float, seed: int, side: 
     (folder / "data.yaml").write_text(json.dumps(described))  # JSON is YAML
     model = Yolo(YOLO)
     done: list[int] = []
+    model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(cores()))
     model.add_callback("on_train_epoch_end", lambda trainer: done.append(trainer.epoch))
     model.train(
         data=str(folder / "data.yaml"),
