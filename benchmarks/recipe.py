@@ -126,7 +126,7 @@ def mixed(name: str, common: Path, rare: Path, out: Path) -> None:
     parts: dict[str, tuple[list[Image], list[Annotation]]] = {"train": ([], []), "val": ([], [])}
     for source, of in zip((common, rare), name.split("-"), strict=True):
         known: dict[int, int] = {}
-        for split, (images, annotations) in parts.items():
+        for split, (images, objects) in parts.items():
             data = Dataset.read_split(source, split if split == "train" else scored_split(of))
             assert data is not None
             for category in data.categories:
@@ -142,9 +142,9 @@ def mixed(name: str, common: Path, rare: Path, out: Path) -> None:
                 for k in range(int(data.first[position]), int(data.first[position + 1])):
                     one = data.annotation(k)
                     kind = known[one.category_id]
-                    annotations.append(replace(one, id=len(annotations) + 1, image_id=len(images), category_id=kind))
-    for split, (images, annotations) in parts.items():
-        whole = Dataset.build(categories, images, annotations, folder=out / split)
+                    objects.append(replace(one, id=len(objects) + 1, image_id=len(images), category_id=kind))
+    for split, (images, objects) in parts.items():
+        whole = Dataset.build(categories, images, objects, folder=out / split)
         whole.write(out / "annotations" / f"instances_{split}.json")
 
 
