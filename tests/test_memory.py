@@ -47,15 +47,47 @@ def test_elsewhere_nothing_is_done(monkeypatch):
     assert memory.keep_freed_memory() is None
 
 
-@pytest.mark.parametrize("content", ["max", str(2**63 - 4096), ""])
-def test_without_a_limit_the_memory_is_the_machines(monkeypatch, tmp_path, content):
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    (tmp_path / "limit").write_text(content)
-    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(tmp_path / "limit")))
-    assert memory.main_memory_mb() == machine
+MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
-def test_a_container_has_the_memory_that_it_was_given(monkeypatch, tmp_path):
-    (tmp_path / "limit").write_text(f"{300 * 2**20}\n")
-    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(tmp_path / "limit")))
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """Put a process into control groups; returns a function that writes limits by their paths."""
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "self")
+    monkeypatch.setattr(memory, "LIMITS", {"": tmp_path / "v2", "memory": tmp_path / "v1"})
+
+    def write(lines, **limits):
+        if lines is not None:
+            (tmp_path / "self").write_text(lines)
+        for path, content in limits.items():
+            folder = tmp_path / path.replace("__", "/")
+            folder.mkdir(parents=True, exist_ok=True)
+            name = "memory.max" if path.startswith("v2") else "memory.limit_in_bytes"
+            (folder / name).write_text(content)
+
+    return write
+
+
+@pytest.mark.parametrize("content", ["max\n", str(2**63 - 4096), ""])
+def test_without_a_limit_the_memory_is_the_machines(groups, content):
+    groups("0::/\n", v2=content, v1=content)
+    assert memory.main_memory_mb() == MACHINE
+
+
+@pytest.mark.parametrize("lines", [None, "0::/\n", "4:memory:/docker/4f1b\n0::/system.slice/docker-4f1b.scope\n"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_container_has_the_memory_that_it_was_given(groups, lines, version):
+    groups(lines, **{version: f"{300 * 2**20}\n"})
     assert memory.main_memory_mb() == 300
+
+
+def test_a_job_has_the_least_that_a_group_around_it_has(groups):
+    lines = "0::/system.slice/job_7/step_0\n"
+    groups(lines, v2="max", **{"v2__system.slice": "max", "v2__system.slice__job_7": f"{200 * 2**20}"})
+    assert memory.main_memory_mb() == 200
+
+
+def test_a_group_of_version_1_is_found_by_its_controller(groups):
+    lines = "5:cpu,cpuacct:/other\n4:hugetlb,memory:/slurm/job_7\n"
+    groups(lines, v1__other="1048576", **{"v1__slurm__job_7": f"{100 * 2**20}"})
+    assert memory.main_memory_mb() == 100

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux tells what a container may use, in bytes: cgroups of version 2 and 1."""
+GROUPS = Path("/proc/self/cgroup")
+"""Where Linux tells which control groups this process is in, one per line: `number:controllers:path`."""
+
+LIMITS = {"": Path("/sys/fs/cgroup"), "memory": Path("/sys/fs/cgroup/memory")}
+"""Where the groups' folders are: those of version 2, which name no controller, and of version 1."""
 
 LARGE = 8 << 20
 """Bytes of a piece that a large network had better give back."""
@@ -38,13 +42,36 @@ def keep_freed_memory(largest: int = 1 << 30) -> None:
 
 
 def main_memory_mb() -> int:
-    """Return the main memory in MB that this process may use: the machine's, or that of the container it runs in."""
+    """Return the main memory in MB that this process may use.
+
+    That is the machine's, or less where a container, a job of SLURM or a service has less: the least limit of the
+    control groups that the process is in and of those around them.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CONTAINER_LIMITS:
+    for folder, name in _group_files():
         try:
-            text = Path(path).read_text().strip()
+            text = (folder / name).read_text().strip()
         except OSError:
-            continue
+            continue  # not mounted, or, seen from inside a container, a path of the machine around it
         if text.isdigit():  # "max": no limit
             limits.append(int(text))
     return min(limits) // 2**20
+
+
+def _group_files() -> Iterator[tuple[Path, str]]:
+    """Yield the folders whose limits hold for this process, and how a limit's file is called there."""
+    names = {"": "memory.max", "memory": "memory.limit_in_bytes"}
+    for controller, root in LIMITS.items():
+        yield root, names[controller]  # where a container sees its own limit, whatever path it is told
+    try:
+        lines = GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller in LIMITS:
+                folder = LIMITS[controller]
+                for part in Path(path).parts[1:]:
+                    folder /= part
+                    yield folder, names[controller]
