@@ -197,21 +197,42 @@ def test_processes_that_others_started_are_the_devices(data):
 @pytest.mark.parametrize(
     ("environment", "start"), [({}, "spawn"), (SLURM | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, "popen")]
 )
-def test_processes_wait_for_the_first_one_for_longer_than_a_validation_takes(monkeypatch, data, environment, start):
+def test_processes_are_started_by_us_or_are_there(monkeypatch, data, environment, start):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     made = plan(check(data), TrainSettings(devices=2), Machine("cpu", 1, "2 cores", 2, 8000, False))
     strategy = make_fabric(made, this_machine()).strategy
     assert isinstance(strategy, DDPStrategy)
-    assert strategy._timeout >= timedelta(days=1)
+    assert strategy._timeout == timedelta(minutes=30)  # until they have met
     assert strategy._start_method == start
 
 
-# Trains as the command line does, on machines that are not alike, and notes by which plan.
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_others_do_not_come_says_so(data, tmp_path, rank):
+    code = (
+        "import sys; from datetime import timedelta; from maskwright import cli, devices;"
+        " devices.MEETING = timedelta(seconds=1); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words(data, tmp_path / "run", SETTINGS)],
+        env={**os.environ, **SLURM, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "the processes that train together have not all come" in done.stderr
+    assert f"process {rank} of the 2 that SLURM started" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Trains as the command line does, on machines that are not alike, and notes by which plan, and how patient it is.
 UNLIKE = """
 import os, sys
 from dataclasses import replace
 from pathlib import Path
+import torch
 from maskwright import cli
 import maskwright.train
 module = sys.modules["maskwright.train"]
@@ -220,7 +241,10 @@ module.this_machine = lambda: replace(plain(), bf16=rank == 0, cores=2 + rank, m
 class Noted(module._Training):
     def go(self, resume, began):
         inner = type(self.fabric.strategy.precision).__name__
-        text = f"{self.settings.precision} {inner} {self.settings.workers} {self.plan.cache_mb} {self.run.path}"
+        group = torch.distributed.distributed_c10d._get_default_group()
+        waits = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+        planned = f"{self.settings.precision} {inner} {self.settings.workers} {self.plan.cache_mb}"
+        text = f"{planned} {waits:.0f} {self.run.path}"
         (Path(sys.argv[1]) / f"rank{rank}").write_text(text)
 module._Training = Noted
 sys.exit(cli.main(sys.argv[2:]))
@@ -234,8 +258,10 @@ def test_processes_on_unlike_machines_train_by_the_first_ones_plan(data, tmp_pat
     command = [*launch, str(script), str(tmp_path), *words(data, out, QUICK | {"workers": None})]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "rank0").read_text() == f"bf16 InnerPrecision 2 1000 {out}"
-    assert (tmp_path / "rank1").read_text() == f"bf16 InnerPrecision 3 1100 {out}"
+    assert (
+        tmp_path / "rank0"
+    ).read_text() == f"bf16 InnerPrecision 2 1000 172800 {out}"  # two days: longer than a validation takes
+    assert (tmp_path / "rank1").read_text() == f"bf16 InnerPrecision 3 1100 172800 {out}"
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("32", torch.float32)])

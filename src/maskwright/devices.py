@@ -22,8 +22,11 @@ from maskwright.errors import UserError
 from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
 
+MEETING = timedelta(minutes=30)
+"""So long processes wait for each other to come: one that was refused, or whose machine has failed, never will."""
+
 PATIENCE = timedelta(days=2)
-"""So long processes wait for the first one: it scores the validation photos alone, which may take hours."""
+"""So long they wait for the first one later: it scores the validation photos alone, which may take hours."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
             f"leave --devices out, or: --devices {here.world}",
         )
     # Started by us, processes are spawned; those of others are there already.
-    several = DDPStrategy(timeout=PATIENCE, start_method="popen" if here.by else "spawn")
+    several = DDPStrategy(timeout=MEETING, start_method="popen" if here.by else "spawn")
     kinds: Any = {"bf16": "bf16-mixed", "16": "16-mixed"}
     kind = kinds.get(made.settings.precision)  # 32 bits are what Fabric takes of itself
     return Fabric(
@@ -145,3 +148,29 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
         strategy="auto" if devices == 1 else several,
         plugins=InnerPrecision(kind, machine.device) if kind else None,
     )
+
+
+def meet(fabric: Fabric) -> None:
+    """Wait for the other processes that somebody else has started to train together with this one.
+
+    Raises:
+        UserError: If they do not come within `MEETING`.
+    """
+    here = place()
+    try:
+        fabric.launch()
+    except (torch.distributed.DistStoreError, torch.distributed.DistNetworkError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(
+            "the processes that train together have not all come",
+            [f"process {here.rank} of the {here.world} that {here.by} started waited for the others: {why}"],
+            "look at what the others said, put that right, and start them all again",
+        ) from None
+
+
+def be_patient() -> None:
+    """Let the processes, now that they have met, wait for each other for `PATIENCE`."""
+    known = torch.distributed
+    # Releases of torch before 2.14 have it under another name.
+    set_timeout = getattr(known, "set_timeout", None) or known.distributed_c10d._set_pg_timeout
+    set_timeout(PATIENCE)

@@ -28,7 +28,7 @@ from maskwright.beginning import (
 from maskwright.check import check
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import make_fabric, place, this_machine
+from maskwright.devices import be_patient, make_fabric, meet, place, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.files import refuse_existing, refuse_input, write_json
@@ -141,7 +141,8 @@ def train(
     work = partial(_in_process, run=run, made=made, machine=machine, resume=resume, began=began, resized=resized)
     # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
     if here.by:
-        cast(Any, fabric).launch(partial(work, tell=tell))
+        meet(fabric)
+        work(fabric, tell=tell)
     else:
         # `say` stays behind in the process that was asked; what it would be told is printed.
         cast(Any, fabric).launch(partial(work, tell=print if say is not None else _silent))
@@ -158,6 +159,7 @@ def _in_process(
     resized: bool,
     tell: Callable[[str], None],
 ) -> None:
+    be_patient()
     if place().by:
         own = made.settings.precision
         run, made = agreed(fabric.broadcast((run, made)), (run, made))
