@@ -20,8 +20,8 @@ from maskwright.formats.listing import (
     Part,
     Pictures,
     files_below,
+    grouped_marks,
     head_and_tail,
-    join_parts,
     one_category,
     read_entries,
     same_box,
@@ -301,18 +301,8 @@ def _draw(
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             faults.append((_WRONG, f"{where}: {reason}"))
-    marks = []
-    for key, parts in groups.items():
-        try:
-            rle = join_parts(parts, size, f"{label} ('{key[0]}')", tally)
-        except ValueError as error:
-            faults.append((_WRONG, f"{label}: '{key[0]}': {error}"))
-            continue
-        if rle is None:
-            continue
-        if len(parts) > 1:
-            tally.add("objects made of several shapes that share label and group_id", f"{label} ('{key[0]}')")
-        marks.append(Mark(key[0], rle, crowd=key in crowds))
+    marks, wrong = grouped_marks(groups, crowds, size, label, tally)
+    faults += [(_WRONG, text) for text in wrong]
     around = [(mark.category, pixels.box(mark.rle, size)) for mark in marks]
     for name, group, box, where in boxes:
         if (name, "group", group) in groups or any(name == of and same_box(box, other) for of, other in around):

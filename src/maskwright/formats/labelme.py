@@ -35,8 +35,8 @@ from maskwright.formats.listing import (
     account,
     boxes_note,
     files_below,
+    grouped_marks,
     head_and_tail,
-    join_parts,
     numbers,
     one_category,
     outcome_notes,
@@ -348,18 +348,8 @@ def _marks(shapes: Sequence[Any], size: Size, label: str, tally: Tally) -> tuple
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             faults.append((_WRONG_SHAPE, f"{where}: {reason}"))
             continue
-    marks = []
-    for key, parts in groups.items():
-        try:
-            rle = join_parts(parts, size, f"{label} ('{key[0]}')", tally)
-        except ValueError as error:
-            faults.append((_WRONG_SHAPE, f"{label}: '{key[0]}': {error}"))
-            continue
-        if rle is None:
-            continue
-        if len(parts) > 1:
-            tally.add("objects made of several shapes that share label and group_id", f"{label} ('{key[0]}')")
-        marks.append(Mark(key[0], rle, crowd=key in crowds))
+    marks, wrong = grouped_marks(groups, crowds, size, label, tally)
+    faults += [(_WRONG_SHAPE, text) for text in wrong]
     return marks, faults
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -324,6 +324,33 @@ def join_parts(parts: Sequence[Part], size: Size, name: str, tally: Tally) -> by
     if not rles:
         return None
     return rles[0] if len(rles) == 1 else pixels.union(rles, size)
+
+
+def grouped_marks(
+    groups: Mapping[Any, Sequence[Part]], crowds: Collection[Any], size: Size, label: str, tally: Tally
+) -> tuple[list[Mark], list[str]]:
+    """Return the objects of a photo whose shapes are told apart by a key, and what is wrong with the others.
+
+    Args:
+        groups: Shapes by key, a tuple whose first item is the category.
+        crowds: Keys of those that are many objects in one mask.
+        size: `(height, width)` of the photo.
+        label: How the photo is called in messages.
+        tally: Counts what is left out or joined.
+    """
+    marks, faults = [], []
+    for key, parts in groups.items():
+        try:
+            rle = join_parts(parts, size, f"{label} ('{key[0]}')", tally)
+        except ValueError as error:
+            faults.append(f"{label}: '{key[0]}': {error}")
+            continue
+        if rle is None:
+            continue
+        if len(parts) > 1:
+            tally.add("objects made of several shapes that share label and group_id", f"{label} ('{key[0]}')")
+        marks.append(Mark(key[0], rle, crowd=key in crowds))
+    return marks, faults
 
 
 def same_box(a: Sequence[float], b: Sequence[float]) -> bool:
