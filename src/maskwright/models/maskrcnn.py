@@ -167,8 +167,10 @@ class MaskHead(nn.Module):
         known = self.coarse(coarse)
         if known.shape[-2:] != fine.shape[-2:]:
             known = functional.interpolate(known, size=fine.shape[-2:], mode="bilinear")
-        merged = self.merge(torch.cat([known, fine], 1))
-        return cast(Tensor, self.logit(merged)[:, 0].float() + fine[:, -1])
+        seen, guess = torch.split(fine, [fine.shape[1] - 1, 1], 1)
+        # The convolutions read all in one type; only the guess, which is a part of the result, stays in its own.
+        merged = self.merge(torch.cat([known, seen.to(known.dtype), guess.to(known.dtype)], 1))
+        return cast(Tensor, self.logit(merged)[:, 0].float() + guess[:, 0])
 
 
 class MaskRCNN(nn.Module):

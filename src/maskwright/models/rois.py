@@ -83,6 +83,8 @@ def _by_embedding_bag(
         chosen = torch.nonzero(levels == level)[:, 0]
         rows.append(chosen)
         parts.append(pool_level(features, boxes[chosen], photo[chosen], side, 1.0 / stride, sampling))
+    if len(parts) == 1:  # they are in order; putting them in order costs as much as half of their way back
+        return parts[0].permute(0, 3, 1, 2)
     return torch.cat(parts)[torch.cat(rows).argsort()].permute(0, 3, 1, 2)
 
 
@@ -128,8 +130,9 @@ def pool_level(
             weight = line_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
             # What a cell reads: the entries that weigh something, in one row behind the other.
             used = weight != 0
-            indices.append(index[used])
-            weights.append(weight[used])
+            entries = torch.nonzero(used.flatten())[:, 0]
+            indices.append(index.flatten()[entries])
+            weights.append(weight.flatten()[entries])
             counts.append(used.flatten(3).sum(3).flatten())
     if not order:  # joined to the features all the same
         return features.float().permute(0, 2, 3, 1)[:0, :1, :1].expand(0, side, side, channels)
@@ -158,29 +161,33 @@ class _Bags(torch.autograd.Function):
         pooled = weights.new_empty((len(offsets), rows.shape[1])) if step < rows.shape[1] else None
         for first in range(0, rows.shape[1], step):
             part = rows[:, first : first + step].float().contiguous()
-            found, *bags = torch.ops.aten._embedding_bag(part, cells, offsets, False, 0, False, weights)
+            found = torch.ops.aten._embedding_bag(part, cells, offsets, False, 0, False, weights)[0]
             if pooled is not None:
                 pooled[:, first : first + step] = found
-        ctx.save_for_backward(cells, offsets, weights, *bags)
+        ctx.save_for_backward(cells, offsets, weights)
         ctx.shape, ctx.dtype = features.shape, features.dtype
         return cast(Tensor, found if pooled is None else pooled)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cells, offsets, weights, *bags = ctx.saved_tensors
+        cells, offsets, weights = ctx.saved_tensors
         photos, channels, height, width = ctx.shape
         rows = photos * height * width
+        # What a cell of the map gets is a weighted sum too: of the gradients of those that have read it. The operator's
+        # own backward adds them up one by one and takes twice as long.
+        read, order = torch.sort(cells, stable=True)
+        ends = torch.cat([offsets[1:], offsets.new_tensor([len(cells)])])
+        readers = torch.repeat_interleave(torch.arange(len(offsets)), ends - offsets)[order]
+        first_reader = torch.searchsorted(read, torch.arange(rows))
+        weights = weights[order]
         found = grad.new_empty((photos, height, width, channels), dtype=ctx.dtype)
         # Some channels at a time: the sums are made in 32 bits, and the table of a large map is a hundred megabytes.
         step = max(MOST_CELLS // rows, 1)
         for part, goal in zip(
             torch.split(grad, step, 1), torch.split(found.view(rows, channels), step, 1), strict=True
         ):
-            goal.copy_(
-                torch.ops.aten._embedding_bag_backward(
-                    part.contiguous(), cells, offsets, *bags, rows, False, 0, False, weights
-                )
-            )
+            how = (readers, first_reader, False, 0, False, weights)
+            goal.copy_(torch.ops.aten._embedding_bag(part.float().contiguous(), *how)[0])
         return found.permute(0, 3, 1, 2), None, None, None
 
 
