@@ -257,7 +257,8 @@ def corrupt(root: Path, dice: random.Random) -> str:
 
 
 def _corrupt_once(root: Path, dice: random.Random) -> str:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    # A link that an earlier damage made leads to a file of somebody else: written through, that one would be damaged.
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     if not files:
         return "nothing is left"
     texts = [path for path in files if path.suffix in {".json", ".xml", ".txt", ".yaml"}]
@@ -305,9 +306,14 @@ def _remove(path: Path, dice: random.Random) -> str:
     return "removed"
 
 
+OUTSIDE = "outside.txt"
+"""A file beside the input's folder, which links may lead to and nobody may change."""
+
+
 def _link(path: Path, dice: random.Random) -> str:
     path.unlink()
-    target = dice.choice(("/etc/passwd", path.name, "..", "../..", "/dev/null", "nowhere", str(path.parent)))
+    outside = os.path.relpath(next(up for up in path.parents if (up / OUTSIDE).is_file()) / OUTSIDE, path.parent)
+    target = dice.choice((outside, path.name, "..", "../..", "/dev/null", "nowhere", str(path.parent)))
     path.symlink_to(target)
     return f"is a link to {target}"
 
@@ -445,7 +451,9 @@ def trial(name: str, seed: int, folder: Path) -> str:
     raw, out = folder / "raw", folder / "out"
     write, settings = INPUTS[name]
     write(raw)
+    (folder / OUTSIDE).write_bytes(bytes(range(256)))
     what = corrupt(raw, dice) if seed else "left as it is"
+    assert (folder / OUTSIDE).read_bytes() == bytes(range(256)), f"{what}: the damage itself reached outside"
     before = listing(folder)
     try:
         made = prepare(raw, out=out, **settings)
