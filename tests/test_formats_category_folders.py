@@ -211,6 +211,24 @@ def test_pairs_in_categories_and_splits(tmp_path, form):
     assert "splits are kept as the folders give them (train, test)" in said
 
 
+def test_split_folders_inside_the_pairs_of_categories(tmp_path):
+    for category, split in (("nut", "train"), ("nut", "val"), ("bolt", "train")):
+        photo(tmp_path / f"raw/{category}/rgb/{split}/{category}{split}.jpg")
+        save(blob(), tmp_path / f"raw/{category}/mask/{split}/{category}{split}.png")
+    made, said = run(tmp_path / "raw", tmp_path, form=FORM)
+    assert (made.photos, made.categories) == ({"train": 2, "val": 1}, ("bolt", "nut"))
+    assert "splits are kept as the folders give them (train, val)" in said
+
+
+def test_splits_that_are_not_used_are_told(tmp_path):
+    root = beside(tmp_path / "raw", ["nut/train/a.png", "nut/val/b.png", "nut/c.png"], ["train/a.jpg", "val/b.jpg"])
+    photo(root / "photos/c.jpg")
+    made, said = run(root, tmp_path, form=FORM)
+    note = "1 photo in no split folder (c.jpg): all photos are split anew"
+    assert f"understood: {note}" in said
+    assert note in made.notes
+
+
 def test_the_same_photo_in_several_categories_is_one_photo(tmp_path):
     root = inside(tmp_path / "raw", ["nut/a", "bolt/a", "bolt/b"])
     made, said = run(root, tmp_path)

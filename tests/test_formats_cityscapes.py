@@ -131,6 +131,22 @@ def test_photos_of_splits_without_masks_are_left_out(tmp_path):
     assert "1 photo of a split, or of none, that has no masks: left out" in said
 
 
+def test_splits_that_are_not_used_are_told(tmp_path):
+    root = tree(tmp_path / "raw", ["train/ulm/a", "val/ulm/b", "extra/ulm/c"])
+    made, _ = run(root, tmp_path, near_duplicates=False)
+    note = f"1 photo in no split folder ({root}/leftImg8bit/extra/ulm/c_leftImg8bit.png): all photos are split anew"
+    assert note in made.notes
+
+
+def test_splits_that_only_the_folders_of_the_photos_tell_are_kept(tmp_path):
+    for split in ("train", "val"):
+        photo(tmp_path / f"raw/leftImg8bit/{split}/{split}.png")
+        save(scene(), tmp_path / f"raw/gtFine/{split}_instanceIds.png")
+    made, said = run(tmp_path / "raw", tmp_path)
+    assert made.photos == {"train": 1, "val": 1}
+    assert "splits are kept as the folders give them (train, val)" in said
+
+
 def test_a_flat_folder_of_photos_and_masks(tmp_path):
     for name in ("a", "b"):
         photo(tmp_path / "raw" / f"{name}.jpg")

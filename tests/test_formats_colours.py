@@ -107,6 +107,17 @@ LIST = {"nut": "#e6194b", "bolt": [60, 180, 75]}
 # ── colours of categories ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_split_folder_without_masks_does_not_undo_the_others(tmp_path):
+    for split in ("train", "val", "test"):
+        photo(tmp_path / f"raw/images/{split}/{split}.jpg")
+    for split in ("train", "val"):
+        (tmp_path / f"raw/masks/{split}").mkdir(parents=True)
+        Image.fromarray(paint(numbers(), TABLE)).save(tmp_path / f"raw/masks/{split}/{split}.png")
+    made, said = run(tmp_path / "raw", tmp_path, unmatched="skip", colours=str(listed(tmp_path, LIST, "list.json")))
+    assert made.photos == {"train": 1, "val": 1}
+    assert "splits are kept as the folders give them (train, val)" in said
+
+
 def test_colours_of_categories(tmp_path):
     root = pairs(tmp_path / "raw", [paint(numbers(), TABLE)] * 2)
     path = listed(tmp_path, LIST, "list.json")

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from maskwright import pixels
 from maskwright.errors import UserError
-from maskwright.formats import folders, pairing, runs
+from maskwright.formats import pairing, runs
 from maskwright.formats.coding import Census, decide, look
 from maskwright.prepare import prepare
 from maskwright.settings import PrepareSettings
@@ -111,6 +111,73 @@ def test_split_folders_inside_the_pair(tmp_path):
             save(blob(), tmp_path / "raw/masks" / split / f"{number}.png")
     made, _ = run(tmp_path / "raw", tmp_path)
     assert made.photos == {"train": 2, "val": 2}
+
+
+def in_folders(root, photo_folders, mask_folders, count=2):
+    """Save photos and masks of the same names in folders inside `images` and `masks`."""
+    for folder in photo_folders:
+        for number in range(count):
+            photo(root / "images" / folder / f"{number}.jpg", seed=zlib.crc32(f"{folder}{number}".encode()))
+    for folder in mask_folders:
+        for number in range(count):
+            save(blob(), root / "masks" / folder / f"{number}.png")
+    return root
+
+
+def test_split_folders_inside_two_folders_that_the_user_names(tmp_path):
+    root = in_folders(tmp_path / "raw", ["nut_train", "nut_val"], ["nut_train", "nut_val"])
+    made, said = run(root / "images", tmp_path, root / "masks")
+    assert (made.photos, made.categories) == ({"train": 2, "val": 2}, ("nut",))
+    assert "splits are kept as the folders give them (train, val)" in said
+
+
+def test_a_split_folder_without_masks_does_not_undo_the_others(tmp_path):
+    root = in_folders(tmp_path / "raw", ["train", "val", "test"], ["train", "val"])
+    message = fails(root, tmp_path)
+    assert "2 photos have no mask image" in message
+    assert "  images/test/0.jpg: no mask test/0.* in masks\n" in message
+    made, said = run(root, tmp_path, unmatched="skip")
+    assert made.photos == {"train": 2, "val": 2}
+    assert f"understood: train: 2 photos in {root}/images/train, 2 with a mask in {root}/masks" in said
+    assert {item.why for item in made.skipped} == {"photo without a mask, left out as you said"}
+    assert len(made.skipped) == 2
+    made, _ = run(root, tmp_path, unmatched="empty", overwrite=True)
+    assert made.photos == {"train": 2, "val": 2, "test": 2}
+    assert made.objects == {"train": 2, "val": 2, "test": 0}
+    assert sorted(objects(made)) == ["0.jpg", "1.jpg"]  # names are those inside the split folders
+
+
+def test_photos_in_no_split_folder_undo_splits_only_if_they_are_used(tmp_path):
+    root = in_folders(tmp_path / "raw", ["train", "val", "unlabeled"], ["train", "val"])
+    assert "images/unlabeled/1.jpg: no mask unlabeled/1.* in masks" in fails(root, tmp_path)
+    made, said = run(root, tmp_path, unmatched="skip")
+    assert made.photos == {"train": 2, "val": 2}
+    assert "split anew" not in said
+    made, said = run(root, tmp_path, unmatched="empty", overwrite=True)
+    note = f"2 photos in no split folder ({root}/images/unlabeled): all photos are split anew"
+    assert f"understood: {note}" in said
+    assert note in made.notes
+    assert "no splits are given: split by a hash" in said
+
+
+def test_split_folders_of_photos_beside_masks_in_other_folders(tmp_path):
+    cased = in_folders(tmp_path / "cased", ["train", "val"], ["Train", "val"])
+    made, said = run(cased, tmp_path)
+    assert made.photos == {"train": 2, "val": 2}
+    assert "photos and masks are paired not minding letter case" in said
+    for split, number in (("train", 0), ("train", 1), ("test", 2)):
+        photo(tmp_path / "flat/images" / split / f"{number}.jpg")
+        save(blob(), tmp_path / f"flat/masks/{number}.png")
+    made, said = run(tmp_path / "flat", tmp_path, overwrite=True)
+    assert made.photos == {"train": 2, "test": 1}
+    assert "splits are kept as the folders give them (train, test)" in said
+
+
+def test_masks_of_a_split_without_photos_are_named(tmp_path):
+    root = in_folders(tmp_path / "raw", ["train", "val"], ["train", "val", "test"])
+    message = fails(root, tmp_path)
+    assert "2 mask images have no photo" in message
+    assert "  masks/test/0.png: no photo test/0.* in images\n" in message
 
 
 def test_two_folders_that_the_user_names(tmp_path):
@@ -652,11 +719,6 @@ def test_binary_masks_come_back_exactly(tmp_path_factory, masks, white):
     decision = decide(Census(seen), None)
     assert decision.coding == "binary"
     assert [pixels.decode(values.rle, (6, 7)).tolist() for _, values in seen] == [mask.tolist() for mask in masks]
-
-
-def test_folder_names():
-    assert folders.split_and_category("claw_hammer_train") == ("train", "claw_hammer")
-    assert folders.split_and_category("trained") == (None, None)
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -213,6 +213,12 @@ def test_splits_from_folders(tmp_path):
     made, _ = run(tmp_path / "other", tmp_path)
     assert made.photos == {"train": 1, "test": 1}
     assert objects(made) == {"a.jpg": [("nut", pixels.encode(blob()))]}
+    photo(tmp_path / "other/pictures/b.jpg")
+    save(blob(), tmp_path / "other/marks/b_nut_1.png")
+    made, said = run(tmp_path / "other", tmp_path, form="instance-files")
+    note = "1 photo in no split folder (b.jpg): all photos are split anew"
+    assert f"understood: {note}" in said
+    assert note in made.notes
 
 
 def test_two_folders_that_the_user_names(tmp_path):

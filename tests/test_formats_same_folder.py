@@ -122,6 +122,11 @@ def test_subfolders_and_splits(tmp_path):
     made, said = run(tmp_path / "raw", tmp_path)
     assert (made.photos, made.categories) == ({"train": 1, "val": 1}, ("nut",))
     assert "splits are kept as the folders give them (train, val)" in said
+    side_by_side(tmp_path / "raw", ["b.jpg"], ["b.png"])
+    made, said = run(tmp_path / "raw", tmp_path)
+    note = "1 photo in no split folder (b.jpg): all photos are split anew"
+    assert f"understood: {note}" in said
+    assert note in made.notes
     for folder in ("x", "y/z"):
         side_by_side(tmp_path / "deep" / folder, ["a.jpg"], ["a.png"])
     made, _ = run(tmp_path / "deep", tmp_path, category="bolt")

@@ -159,6 +159,14 @@ def test_splits_and_categories_of_the_folders(tmp_path):
     assert "splits are kept as the folders give them (train, val)" in said
 
 
+def test_a_split_folder_without_masks_does_not_undo_the_others(tmp_path):
+    root = pairs(tmp_path / "raw", [regions()] * 2, ["train/a", "val/b"])
+    photo(root / "images/test/c.jpg")
+    made, said = run(root, tmp_path, unmatched="skip")
+    assert made.photos == {"train": 1, "val": 1}
+    assert "splits are kept as the folders give them (train, val)" in said
+
+
 def test_smaller_masks_are_scaled_if_the_user_says_so(tmp_path):
     root = pairs(tmp_path / "raw", [regions()])
     photo(root / "images/0.jpg", (60, 80))

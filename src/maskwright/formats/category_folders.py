@@ -23,7 +23,6 @@ from maskwright.formats import Found, Reading, Skipped, Work, Written, outside, 
 from maskwright.formats.coding import Census, decide, look
 from maskwright.formats.instance_folders import find_tops
 from maskwright.formats.layout import (
-    first_folder_split,
     named_pair,
     names_of_categories,
     pair_in,
@@ -31,7 +30,6 @@ from maskwright.formats.layout import (
     pictures_in,
     some_pictures,
     split_folders,
-    splits_text,
     unmatched,
 )
 from maskwright.formats.listing import one_category
@@ -39,6 +37,7 @@ from maskwright.formats.mask_files import ByCategory, Item, read_items
 from maskwright.formats.names import stems
 from maskwright.formats.pairing import RULES, Pairing, Place, Rule
 from maskwright.formats.planes import Losses, drawn, paint, save_png
+from maskwright.formats.split_folders import first_folder_split, kept_splits
 from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "category-folders"
@@ -321,11 +320,12 @@ def _pairs_up(photos: Path, masks: Path) -> bool:
 
 def _read_inside(places: Sequence[Place], work: Work) -> Reading:
     settings, say = work.settings, work.say
-    names = [settings.category or place.category or "object" for place in places]
     one_category({place.category or "object" for place in places}, settings, "folders", "and there are folders of")
     pairs = Pairing(places, settings)
     used = {place.photos for place in places} | {place.masks for place in places}
     skipped = [*pairs.skipped, *outside(work.root, used)]
+    places = pairs.places
+    names = [settings.category or place.category or "object" for place in places]
     for number, place in enumerate(places):
         told = f"{place.split}: " if place.split else ""
         counts = f"{plural(pairs.photos[number], 'photo')} in {place.photos}, {pairs.masks[number]:,} with a mask in"
@@ -405,7 +405,8 @@ def _reading(
     *,
     shorten: bool,
 ) -> Reading:
-    splits = splits_text(item.split for item in items)
+    splits, more = kept_splits((item.name, item.split) for item in items)
+    notes += more
     if splits:
         work.say(f"understood: {splits}")
     # Only now is it known whether the first folders of the names are splits.

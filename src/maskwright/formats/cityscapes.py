@@ -55,6 +55,7 @@ from maskwright.formats.planes import (
 )
 from maskwright.formats.runs import objects_of_ids
 from maskwright.formats.shelf import Shelf
+from maskwright.formats.split_folders import kept_splits
 from maskwright.pixels import Size
 from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
@@ -302,8 +303,10 @@ class _Plan:
     def _join(
         self, photos: Mapping[str, Path], mask_of: Mapping[str, tuple[Path, str]], settings: PrepareSettings
     ) -> None:
-        splits = {key: _split(mask) for key, (_, mask) in mask_of.items()}
-        keep = bool(splits) and all(splits.values())
+        splits = {key: _split(mask) or _split(key) for key, (_, mask) in mask_of.items()}
+        told, notes = kept_splits((str(photos[key]), split) for key, split in splits.items())
+        self.notes += notes
+        keep = bool(told)
         known = set(splits.values())
         alone, other = [], 0
         for key, path in photos.items():

@@ -62,6 +62,7 @@ from maskwright.formats.planes import (
 )
 from maskwright.formats.runs import objects_of_ids, part_rles
 from maskwright.formats.shelf import Shelf
+from maskwright.formats.split_folders import splits_text
 from maskwright.pixels import Size
 from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
@@ -199,19 +200,19 @@ def read(found: Found, work: Work) -> Reading:
     settings = work.settings
     listed = None if parts.source is None else read_list(parts.source)
     pairs = Pairing(parts.places, settings)
-    for number, place in enumerate(parts.places):
+    for number, place in enumerate(pairs.places):
         counts = f"{plural(pairs.photos[number], 'photo')} in {place.photos}, {pairs.masks[number]:,} with a mask in"
         work.say(f"understood: {f'{place.split}: ' if place.split else ''}{counts} {place.masks}")
     for note in pairs.notes:
         work.say(f"understood: {note}")
-    splits = _splits_text(parts.places)
+    splits = splits_text(place.split for place in pairs.places)
     if splits:
         work.say(f"understood: {splits}")
     if pairs.problems:
         raise UserError(pairs.problems)
     how, told = _decide(parts, listed, pairs, work)
     work.say(f"understood: {told}")
-    story = _Story(parts.places, listed, how, settings)
+    story = _Story(pairs.places, listed, how, settings)
     photos: Shelf[Photo] = Shelf()
     for pair, one in zip(pairs, work.each(partial(_look, how=how, frame=work.settings.mask_frame), pairs), strict=True):
         if story.add(pair, one):
@@ -241,11 +242,6 @@ def read(found: Found, work: Work) -> Reading:
         mends=story.mends.mends(),
         notes=(*pairs.notes, *story.notes()),
     )
-
-
-def _splits_text(places: Sequence[Place]) -> str:
-    have = [split for split in ("train", "val", "test") if any(place.split == split for place in places)]
-    return f"splits are kept as the folders give them ({', '.join(have)})" if have else ""
 
 
 # ── what colours mean ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,6 @@ from maskwright.files import PHOTO_SUFFIXES, UnreadableImage, content_of, sha256
 from maskwright.formats import (
     MASK_NAMES,
     PHOTO_NAMES,
-    SPLIT_NAMES,
     Found,
     Mark,
     Photo,
@@ -39,6 +38,7 @@ from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
+from maskwright.formats.split_folders import split_and_category, splits_text
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
@@ -109,7 +109,8 @@ def _places_as_named(root: Path, settings: PrepareSettings) -> list[Place]:
         raise UserError(
             "photos and masks are the same folder", [f"{photos} and {masks}"], "put the masks in a folder of their own"
         )
-    return [Place(photos, masks)]
+    pair = Place(photos, masks)
+    return _split_inside(pair) or [pair]
 
 
 def named_folder(name: str, root: Path) -> Path | None:
@@ -142,23 +143,6 @@ def photo_folder(folder: Path) -> Path | None:
     return next((inside[name] for name in PHOTO_NAMES if name in inside), None)
 
 
-def split_and_category(name: str) -> tuple[str | None, str | None]:
-    """Read a folder name as split and category.
-
-    Example:
-        >>> split_and_category("hammer_validate"), split_and_category("test"), split_and_category("misc")
-        (('val', 'hammer'), ('test', None), (None, None))
-    """
-    split = SPLIT_NAMES.get(name.lower())
-    if split:
-        return split, None
-    for joint in "_-. ":
-        head, found, tail = name.rpartition(joint)
-        if found and head and tail.lower() in SPLIT_NAMES:
-            return SPLIT_NAMES[tail.lower()], head
-    return None, None
-
-
 def missing(root: Path) -> UserError:
     """Say that no photos with masks were found, what was there, and what would be understood."""
     seen = []
@@ -188,12 +172,13 @@ def read(found: Found, work: Work) -> Reading:
     """
     places: Sequence[Place] = found.parts
     settings, say = work.settings, work.say
-    names = [settings.category or place.category or "object" for place in places]
-    categories = tuple(sorted(set(names)))
-    splits = _splits_text(places)
     pairs = Pairing(places, settings)
     used = {place.photos for place in places} | {place.masks for place in places}
     skipped = [*pairs.skipped, *outside(work.root, used)]
+    places = pairs.places
+    names = [settings.category or place.category or "object" for place in places]
+    categories = tuple(sorted(set(names)))
+    splits = splits_text(place.split for place in places)
     for number, place in enumerate(places):
         told = f"{place.split}: " if place.split else ""
         counts = (
@@ -288,9 +273,11 @@ def _has_picture(folder: Path) -> bool:
 
 
 def _split_inside(pair: Place) -> list[Place]:
-    """Return one place per split for `images/train` beside `masks/train`; empty if the pair is not of that form."""
+    """Return one place per split for `images/train` beside `masks/train`; empty if not all of them pair."""
     masks = {path.name: path for path in subfolders(pair.masks)}
     places = []
+    if {name for name in masks if split_and_category(name)[0]} - {path.name for path in subfolders(pair.photos)}:
+        return []
     for folder in subfolders(pair.photos):
         split, category = split_and_category(folder.name)
         if split is None or folder.name not in masks:
@@ -301,13 +288,6 @@ def _split_inside(pair: Place) -> list[Place]:
 
 def _place_name(place: Place, root: Path) -> str:
     return place.photos.relative_to(root).as_posix() if root in place.photos.parents else place.photos.name
-
-
-def _splits_text(places: Sequence[Place]) -> str:
-    have = sorted({place.split for place in places if place.split}, key=["train", "val", "test"].index)
-    if not have:
-        return ""
-    return f"splits are kept as the folders give them ({', '.join(have)})"
 
 
 def _categories_text(categories: Sequence[str]) -> str:

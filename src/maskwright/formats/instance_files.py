@@ -20,19 +20,18 @@ from maskwright.errors import Problem, UserError
 from maskwright.formats import Found, Reading, Skipped, Work, outside, plural, subfolders
 from maskwright.formats.instance_folders import find_tops, read_tops
 from maskwright.formats.layout import (
-    first_folder_split,
     named_pair,
     pair_in,
     photos_in,
     pictures_in,
     some_pictures,
     split_folders,
-    splits_text,
     unmatched,
 )
 from maskwright.formats.listing import one_category
 from maskwright.formats.mask_files import Item, OneEach, read_items
 from maskwright.formats.pairing import MASK_WORDS, Place
+from maskwright.formats.split_folders import first_folder_split, kept_splits
 from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "instance-files"
@@ -231,7 +230,8 @@ def _read_flat(places: Sequence[Place], work: Work) -> Reading:
     categories = tuple(sorted(set(category_of.values())))
     say(f"understood: {_told_categories(categories, names, settings, read)}")
     items = [*_items(read, category_of, {item.path for item in left_out})]
-    told_splits = splits_text(item.split for item in items)
+    told_splits, more = kept_splits((item.name, item.split) for item in items)
+    notes += more
     if told_splits:
         say(f"understood: {told_splits}")
     else:

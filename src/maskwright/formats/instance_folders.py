@@ -21,7 +21,6 @@ from maskwright.dataset import Dataset, inside
 from maskwright.errors import Problem, UserError
 from maskwright.files import link_or_copy
 from maskwright.formats import Reading, Skipped, Work, Written, outside, plural, some, subfolders
-from maskwright.formats.folders import split_and_category
 from maskwright.formats.layout import (
     is_photo,
     names_of_categories,
@@ -29,7 +28,6 @@ from maskwright.formats.layout import (
     pictures_in,
     some_pictures,
     split_folders,
-    splits_text,
     unmatched,
     visible_name,
 )
@@ -37,6 +35,7 @@ from maskwright.formats.mask_files import Item, OneEach, read_items
 from maskwright.formats.names import stems
 from maskwright.formats.planes import save_png
 from maskwright.formats.shelf import Shelf
+from maskwright.formats.split_folders import split_and_category, splits_text
 from maskwright.settings import FormName, PrepareSettings
 
 _LOOKED_AT = 20

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
-from maskwright.dataset import SPLITS, Dataset
+from maskwright.dataset import Dataset
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
 from maskwright.formats import MASK_NAMES, PHOTO_NAMES, Skipped, is_text, plural, scan, subfolders, unreadable_names
-from maskwright.formats.folders import photo_folder, split_and_category
+from maskwright.formats.folders import photo_folder
 from maskwright.formats.names import safe_name
 from maskwright.formats.planes import named_folder
+from maskwright.formats.split_folders import split_and_category
 from maskwright.settings import PrepareSettings
 
 
@@ -96,26 +97,6 @@ def named_pair(root: Path, settings: PrepareSettings) -> tuple[Path, Path] | Non
     if photos is None or photos.resolve() == masks.resolve():
         return None
     return photos, masks
-
-
-def first_folder_split(name: str) -> tuple[str | None, str]:
-    """Return the split that the first folder of a name tells, and the rest of the name.
-
-    Example:
-        >>> first_folder_split("train/a/1.jpg"), first_folder_split("a/1.jpg")
-        (('train', 'a/1.jpg'), (None, 'a/1.jpg'))
-    """
-    first, slash, rest = name.partition("/")
-    split = split_and_category(first)[0] if slash else None
-    return (None, name) if split is None else (split, rest)
-
-
-def splits_text(splits: Iterable[str | None]) -> str:
-    """Say which splits the folders give; empty if not every photo has one."""
-    have = set(splits)
-    if None in have or not have:
-        return ""
-    return f"splits are kept as the folders give them ({', '.join(s for s in SPLITS if s in have)})"
 
 
 def unmatched(alone: Sequence[Path], settings: PrepareSettings, what: str) -> tuple[list[Problem], list[Skipped]]:

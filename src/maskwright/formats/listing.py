@@ -32,9 +32,9 @@ from maskwright.formats import (
     some,
     walk,
 )
-from maskwright.formats.folders import split_and_category
 from maskwright.formats.photos import Sight, photo_folders, sight, sight_problems, size_problems
 from maskwright.formats.shapes import polygons_rle
+from maskwright.formats.split_folders import kept_splits, split_and_category
 from maskwright.pixels import Size
 from maskwright.settings import MaskFrame, PrepareSettings
 
@@ -373,15 +373,8 @@ def with_splits(photos: Sequence[Photo]) -> tuple[tuple[Photo, ...], str, list[s
     Returns:
         The photos; why they are in their splits, in words, empty if they are to be split anew; and notes.
     """
-    told = [photo.split for photo in photos]
-    have = [split for split in ("train", "val", "test") if split in told]
-    if have and None not in told:
-        return tuple(photos), f"splits are kept as the folders give them ({', '.join(have)})", []
-    notes = []
-    if have:
-        bare = [photo.name for photo in photos if photo.split is None]
-        notes = [f"{plural(len(bare), 'photo')} in no split folder ({some(bare)}): all photos are split anew"]
-    return tuple(photo._replace(split=None) for photo in photos), "", notes
+    splits, notes = kept_splits((photo.name, photo.split) for photo in photos)
+    return tuple(photo if splits else photo._replace(split=None) for photo in photos), splits, notes
 
 
 def one_category(names: Collection[str], settings: PrepareSettings, where: str, what: str) -> None:

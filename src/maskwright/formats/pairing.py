@@ -14,6 +14,7 @@ from maskwright.errors import Problem
 from maskwright.files import PHOTO_SUFFIXES
 from maskwright.formats import Skipped, ending_of, is_text, plural, scan, unreadable_names
 from maskwright.formats.shelf import temporary_database
+from maskwright.formats.split_folders import split_and_category, split_anew
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
     from maskwright.settings import PrepareSettings
@@ -41,7 +42,7 @@ class Pair(NamedTuple):
     """A photo and its mask image, if it has one: texts, since there may be millions.
 
     Attributes:
-        place: The number of their place.
+        place: The number of their place among `Pairing.places`.
         name: The photo's name inside its folder, `/` between the parts.
         photo: Its path.
         mask: The path of the mask image.
@@ -103,7 +104,11 @@ class Pairing(Collection[Pair]):
     Letter case counts, except in the ending (`.JPG`). `1.jpg` never takes `10.png`. The names are in a database on
     disk, so that any number of files takes little memory.
 
+    Where the photo folders are in no split and folders in them are, each of these is a place of its own, if every photo
+    that is used lies in one; else a note says that these splits are not used.
+
     Attributes:
+        places: Where the pairs are: the places that were given, or the split folders inside.
         skipped: The files that are not used.
         notes: What to tell the user.
         problems: What is wrong.
@@ -118,6 +123,7 @@ class Pairing(Collection[Pair]):
             UserError: If a file's name cannot be written in a text file.
         """
         self._places = places
+        self.places = tuple(places)
         self._database = temporary_database()
         self._database.execute("CREATE TABLE file (place INTEGER, side INTEGER, name TEXT, rank TEXT)")
         self.skipped: list[Skipped] = []
@@ -135,11 +141,11 @@ class Pairing(Collection[Pair]):
                     f"SELECT p.place, p.name FROM {_JOINED} WHERE m.name IS NULL ORDER BY p.place, p.rank"
                 )
             ]
-        counts = self._database.execute(
-            f"SELECT p.place, count(*), count(m.name) FROM {_JOINED} WHERE {self._which} GROUP BY p.place"
-        ).fetchall()
-        self.photos = [next((n for p, n, _ in counts if p == number), 0) for number in range(len(places))]
-        self.masks = [next((n for p, _, n in counts if p == number), 0) for number in range(len(places))]
+        self._number = self._split_folders()
+        self.photos, self.masks = [0] * len(self.places), [0] * len(self.places)
+        for number, top, photos, masks in self._tops():
+            self.photos[self._number.get((number, top), number)] += photos
+            self.masks[self._number.get((number, top), number)] += masks
 
     def __len__(self) -> int:
         """Count the pairs."""
@@ -153,11 +159,45 @@ class Pairing(Collection[Pair]):
         folders = [(os.path.join(place.photos, ""), os.path.join(place.masks, "")) for place in self._places]
         for number, name, mask in rows:
             photos, masks = folders[number]
-            yield Pair(number, name, photos + name, None if mask is None else masks + mask)
+            top = name[: name.find("/") + 1] if self._number else ""
+            where = self._number.get((number, top), number)
+            yield Pair(where, name[len(top) :], photos + name, None if mask is None else masks + mask)
 
     def __contains__(self, pair: object) -> bool:
         """Tell whether a pair is there, by looking at all."""
         return any(pair == one for one in self)
+
+    def _tops(self) -> Iterator[tuple[int, str, int, int]]:
+        """Yield the folders in the photo folders: place, name with its `/` (empty: none), photos, those with a mask."""
+        yield from self._database.execute(
+            "SELECT p.place, substr(p.name, 1, instr(p.name, '/')) AS top, count(*), count(m.name)"
+            f" FROM {_JOINED} WHERE {self._which} GROUP BY p.place, top ORDER BY p.place, top"
+        )
+
+    def _split_folders(self) -> dict[tuple[int, str], int]:
+        """Make a place of each split folder in the photo folders; return its number by its place and name.
+
+        Empty, and nothing is made, if not every photo lies in one; where some do, a note says it.
+        """
+        if any(place.split is not None for place in self._places):
+            return {}
+        places: list[Place] = []
+        number_of: dict[tuple[int, str], int] = {}
+        bare, folders = 0, list[str]()
+        for number, top, photos, _ in self._tops():
+            whole = self._places[number]
+            split, category = split_and_category(top[:-1])
+            if split is None:
+                bare += photos
+                folders += [str(whole.photos / top)] if len(folders) < 4 else []
+            else:
+                number_of[number, top] = len(places)
+                places.append(Place(whole.photos / top, whole.masks, split, whole.category or category))
+        if bare or not places:
+            self.notes += [split_anew(bare, folders)] if places else []
+            return {}
+        self.places = tuple(places)
+        return number_of
 
     def _list(self, number: int, place: Place) -> None:
         """Write the names of a place's files into the database."""

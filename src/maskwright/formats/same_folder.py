@@ -20,18 +20,10 @@ from maskwright.errors import Problem
 from maskwright.files import UnreadableImage, read_raw
 from maskwright.formats import Found, Reading, Work, outside, plural, subfolders
 from maskwright.formats.coding import MOST_COLOURS, look
-from maskwright.formats.folders import split_and_category
-from maskwright.formats.layout import (
-    first_folder_split,
-    is_photo,
-    pair_in,
-    pictures_in,
-    some_pictures,
-    splits_text,
-    unmatched,
-)
+from maskwright.formats.layout import is_photo, pair_in, pictures_in, some_pictures, unmatched
 from maskwright.formats.mask_files import ByCategory, Item, read_items
 from maskwright.formats.pairing import MASK_WORDS, PHOTO_WORDS
+from maskwright.formats.split_folders import first_folder_split, kept_splits, split_and_category
 from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "same-folder"
@@ -145,7 +137,7 @@ def read(found: Found, work: Work) -> Reading:
     )
     kept = [*((photo, mask) for photo, mask in pairs), *((one, None) for one in alone if not left_out)]
     kept.sort(key=lambda pair: pair[0].name.split("/"))
-    told = splits_text(first_folder_split(photo.name)[0] for photo, _ in kept)
+    told, notes = kept_splits((photo.name, first_folder_split(photo.name)[0]) for photo, _ in kept)
     categories = sorted({_category(photo.name, settings) for photo, _ in kept})
     source = "as you said" if settings.category else "from the folder names"
     if not settings.category and categories == ["object"]:
@@ -154,8 +146,8 @@ def read(found: Found, work: Work) -> Reading:
         say(f"understood: the objects are of the category '{categories[0]}' ({source})")
     else:
         say(f"understood: {len(categories)} categories: {', '.join(categories)} ({source})")
-    if told:
-        say(f"understood: {told}")
+    for line in [*([told] if told else []), *notes]:
+        say(f"understood: {line}")
     objects = read_items(
         _items(place, kept, settings, bool(told)), work, ByCategory(settings.coding, together=True), problems
     )
@@ -167,7 +159,7 @@ def read(found: Found, work: Work) -> Reading:
         skipped=(*skipped, *outside(work.root, {place})),
         splits=told,
         mends=objects.mends,
-        notes=objects.notes,
+        notes=(*notes, *objects.notes),
     )
 
 

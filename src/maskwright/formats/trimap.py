@@ -50,6 +50,7 @@ from maskwright.formats.planes import (
     scaled,
 )
 from maskwright.formats.shelf import Shelf
+from maskwright.formats.split_folders import splits_text
 from maskwright.pixels import Size
 from maskwright.settings import FormName, MaskFrame, PrepareSettings
 
@@ -175,15 +176,15 @@ def read(found: Found, work: Work) -> Reading:
     Raises:
         UserError: With every problem that was found.
     """
-    places: tuple[Place, ...] = found.parts
     settings = work.settings
-    pairs = Pairing(places, settings)
+    pairs = Pairing(found.parts, settings)
+    places = pairs.places
     for number, place in enumerate(places):
         counts = f"{plural(pairs.photos[number], 'photo')} in {place.photos}, {pairs.masks[number]:,} with a mask in"
         work.say(f"understood: {f'{place.split}: ' if place.split else ''}{counts} {place.masks}")
     names = tuple(sorted({_category(place, settings) for place in places}))
     work.say(f"understood: the objects are of the category {' or '.join(repr(name) for name in names)}")
-    splits = _splits_text(places)
+    splits = splits_text(place.split for place in places)
     for line in [*([splits] if splits else []), *pairs.notes]:
         work.say(f"understood: {line}")
     if pairs.problems:
@@ -225,7 +226,7 @@ def read(found: Found, work: Work) -> Reading:
             [f"found are the values {found_values}", *(str(place.masks) for place in places)],
             "say which value is the object: --object-value N",
         )
-    used = {folder for place in places for folder in (place.photos, place.masks)}
+    used = {folder for place in found.parts for folder in (place.photos, place.masks)}
     return Reading(
         form=NAME,
         coding=None,
@@ -244,11 +245,6 @@ def _category(place: Place, settings: PrepareSettings) -> str:
 
 def _place_name(folder: Path, root: Path) -> str:
     return folder.relative_to(root).as_posix() if root in folder.parents else folder.name
-
-
-def _splits_text(places: Sequence[Place]) -> str:
-    have = [split for split in ("train", "val", "test") if any(place.split == split for place in places)]
-    return f"splits are kept as the folders give them ({', '.join(have)})" if have else ""
 
 
 def _recognise(pairs: Pairing, work: Work) -> Kind:
