@@ -37,6 +37,7 @@ from maskwright.formats import (
 from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
+from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.formats.split_folders import split_and_category, splits_text
 from maskwright.pixels import Size
@@ -503,6 +504,7 @@ class _Story:
     large: int = 0
     mends: Tally = field(default_factory=Tally)
     seen: Tally = field(default_factory=Tally)
+    scattered: Scattered = field(default_factory=Scattered)
 
     def join(self, other: _Story) -> None:
         """Take further photos into the count."""
@@ -511,6 +513,7 @@ class _Story:
         self.large += other.large
         self.mends.join(other.mends)
         self.seen.join(other.seen)
+        self.scattered.join(other.scattered)
 
     def add(self, pair: Pair, one: _Seen, marks: Sequence[bytes], rules: _Rules) -> None:
         """Take one photo into the count."""
@@ -535,7 +538,9 @@ class _Story:
             self.seen.add("black", mask)
         if rules.frame == "upright" and one.orientation != 1 and values.size == one.other:
             self.seen.add("turned", str(pair.photo))
-        if binary and marks:
+        if not binary and marks:
+            self.scattered.add(mask, marks, one.size)
+        elif marks:
             large, share = values.large, values.share
             if not _is_read(one, rules):
                 areas = part_areas(marks[0], one.size)
@@ -554,7 +559,7 @@ class _Story:
         for kind, names in self.seen.examples.items():
             if count[kind] > len(names):
                 shown[kind] = f"{', '.join(names)}, ..."
-        notes = []
+        notes = [] if settings.coding == "ids" else self.scattered.notes()
         if count["several"] and settings.parts == "together":
             notes.append(
                 f"{count['several']:,} of {self.masks:,} masks have several large parts ({shown['several']};"

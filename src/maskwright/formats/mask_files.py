@@ -29,6 +29,7 @@ from maskwright.formats.coding import Census, Coding, Decision, Values, decide, 
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import mask_problems
 from maskwright.formats.runs import part_areas
+from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.pixels import Size
 
@@ -369,6 +370,7 @@ class _Story:
     mends: Tally = field(default_factory=Tally)
     seen: Tally = field(default_factory=Tally)
     masks: Counter[str] = field(default_factory=Counter)
+    scattered: Scattered = field(default_factory=Scattered)
 
     def join(self, other: _Story) -> None:
         """Take further photos into the count."""
@@ -377,6 +379,7 @@ class _Story:
         self.mends.join(other.mends)
         self.seen.join(other.seen)
         self.masks.update(other.masks)
+        self.scattered.join(other.scattered)
 
     def add(self, item: Item, one: Seen, rles: list[tuple[bytes, ...]], marks: tuple[Mark, ...], rules: _Rules) -> None:
         """Take one photo into the count."""
@@ -414,7 +417,9 @@ class _Story:
             self.mends.add("masks that are below half everywhere, taken as without objects", name)
         elif empty:
             self.seen.add("black", name)
-        elif binary and rules.meaning.several:
+        elif not binary:
+            self.scattered.add(name, found, size)
+        elif rules.meaning.several:
             areas = part_areas(found[0], size)
             large = int((areas >= LARGE_PART * areas.sum()).sum())
             self.masks["all"] += 1
@@ -431,6 +436,8 @@ class _Story:
             kind: f"{some(names)}{', ...' if count[kind] > len(names) else ''}"
             for kind, names in self.seen.examples.items()
         }
+        if settings.coding != "ids":
+            yield from self.scattered.notes()
         if count["several"] and settings.parts == "together":
             yield (
                 f"{count['several']:,} of {self.masks['all']:,} masks have several large parts ({shown['several']};"
