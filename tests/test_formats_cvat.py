@@ -312,6 +312,19 @@ def test_subsets_are_splits(tmp_path):
     assert reading.splits == "splits are kept as the folders give them (train, val)"
 
 
+def test_photos_found_in_another_folder_or_letter_case_are_counted(tmp_path):
+    for number in range(3):
+        photo(tmp_path / "cam1" / f"{number}.jpg", seed=number)
+    listed = [image("cam2/0.jpg", polygon()), image("cam1/1.jpg", polygon()), image("2.JPG", polygon())]
+    document(tmp_path / "cam1" / "annotations.xml", *listed)
+    mends = {mend.what: (mend.count, mend.examples) for mend in read(tmp_path / "cam1").mends}
+    assert mends["photos found by their name in another folder than the file says"] == (
+        1,
+        (f"cam2/0.jpg: {tmp_path}/cam1/0.jpg",),
+    )
+    assert mends["photos found in other letter case"] == (1, (f"2.JPG: {tmp_path}/cam1/2.jpg",))
+
+
 def test_several_tasks_with_equal_names(tmp_path):
     for number in range(2):
         photo(tmp_path / f"task_{number}" / "images" / "a.jpg", seed=number)

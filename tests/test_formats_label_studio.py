@@ -323,6 +323,22 @@ def test_photos_are_found_by_the_last_part_of_their_url(tmp_path, url, file):
     assert [p.name for p in read(tmp_path).photos] == [file]
 
 
+@pytest.mark.parametrize(
+    ("url", "count"),
+    [
+        ("/data/upload/1/0a1b2c3d-a.jpg", 0),
+        ("/data/upload/0a1b2c3d-a.jpg", 0),
+        ("/data/local-files/?d=images/0a1b2c3d-a.jpg", 0),
+        ("/data/local-files/?d=cam2/0a1b2c3d-a.jpg", 1),
+    ],
+)
+def test_only_folders_of_photos_can_be_others_than_the_file_says(tmp_path, url, count):
+    photo(tmp_path / "images/0a1b2c3d-a.jpg")
+    export(tmp_path / "export.json", task(url, polygon()))
+    what = "photos found by their name in another folder than the file says"
+    assert sum(mend.count for mend in read(tmp_path).mends if mend.what == what) == count
+
+
 def test_the_photo_may_stand_under_another_name(tmp_path):
     photo(tmp_path / "a.jpg")
     export(tmp_path / "export.json", {**task("", polygon()), "data": {"pic": "/data/upload/a.jpg", "note": "dull"}})

@@ -22,6 +22,7 @@ from maskwright.formats.listing import (
     same_box,
     sample,
     spot,
+    unlike,
     with_splits,
 )
 from maskwright.settings import PrepareSettings
@@ -79,6 +80,42 @@ def test_photos_beside_the_folder_are_found_but_not_deep_above(tmp_path):
     assert Pictures(tmp_path / "flat" / "labels", PrepareSettings()).paths == [tmp_path / "flat" / "c.jpg"]
     with pytest.raises(UserError, match="the photo folder does not exist"):
         Pictures(tmp_path, PrepareSettings(photos="nowhere"))
+
+
+ELSEWHERE = "photos found by their name in another folder than the file says"
+OTHER_CASE = "photos found in other letter case"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("1.jpg", ""),
+        ("cam1/1.jpg", ""),
+        ("./cam1//1.jpg", ""),
+        ("..\\cam1\\1.jpg", ""),
+        ("../1.jpg", ""),
+        ("site/cam1/1.jpg", ""),
+        ("/home/me/cam1/1.jpg", ""),
+        ("C:\\me\\cam1\\1.jpg", ""),
+        ("d:/1.jpg", ""),
+        ("cam2/1.jpg", ELSEWHERE),
+        ("other/cam1/1.jpg", ELSEWHERE),
+        ("../cam2/1.jpg", ELSEWHERE),
+        ("/home/me/cam2/1.jpg", ELSEWHERE),
+        ("1.JPG", OTHER_CASE),
+        ("Cam1/1.jpg", OTHER_CASE),
+        ("Cam2/1.JPG", ELSEWHERE),
+    ],
+)
+def test_what_a_photo_differs_in_from_its_name(name, what):
+    assert unlike(name, Path("/data/site/cam1/1.jpg")) == what
+
+
+def test_a_folder_that_was_named_from_inside_is_known(tmp_path, monkeypatch):
+    (tmp_path / "cam1").mkdir()
+    monkeypatch.chdir(tmp_path / "cam1")
+    assert unlike("cam1/1.jpg", Path("1.jpg")) == ""
+    assert unlike("cam2/1.jpg", Path("1.jpg")) == ELSEWHERE
 
 
 def test_numbers_are_checked():

@@ -40,6 +40,7 @@ _OUTLINES = frozenset({"brush", "polygon", "ellipse"})
 _LINES = frozenset({"keypoint", "vector"})
 _PNG_EXPORT = re.compile(r"task-\d+-annotation-\d+-by-.*-\d+\.png")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+_UPLOAD_FOLDER = re.compile(r"data/upload/(?:[0-9]+/)?[^/]+")
 
 _WRONG = "the Label Studio file has regions that cannot be read"
 _WRONG_TASK = "the Label Studio file has tasks that cannot be read"
@@ -268,8 +269,11 @@ def _photo_name(task: Mapping[str, Any], pictures: Pictures, source: Path) -> st
     uploaded = _UPLOADED.fullmatch(last)
     candidates = [name, *([uploaded[1]] if uploaded else [])]
     for candidate in candidates:
-        if pictures.named(candidate, source):
-            return candidate
+        found = pictures.named(candidate, source)
+        if found:
+            # The folders of uploaded files are Label Studio's own, and say nothing of where the photos are.
+            own = _UPLOAD_FOLDER.fullmatch(candidate) is not None and pictures.named(last, source) == found
+            return last if own else candidate
     # Uploaded files lose what Label Studio does not like in names: blanks become _, most signs vanish.
     plain = [path.name for path in pictures.paths if _upload_name(path.name) in {last, candidates[-1]}]
     return plain[0] if len(plain) == 1 else candidates[-1]

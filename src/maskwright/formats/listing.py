@@ -220,6 +220,27 @@ class Pictures:
         return same
 
 
+def unlike(name: str, path: Path) -> str:
+    """Say in what a picture differs from the name that a file gives it; empty if in nothing, or it is a bare name.
+
+    Of a path that begins at the root of a disk only the last folder counts: those above are another machine's.
+
+    Example:
+        >>> unlike("cam2/1.jpg", Path("raw/cam1/1.jpg")), unlike("1.JPG", Path("raw/cam1/1.jpg"))
+        ('photos found by their name in another folder than the file says', 'photos found in other letter case')
+        >>> unlike("C:/me/cam1/1.jpg", Path("raw/cam1/1.jpg")), unlike("1.jpg", Path("raw/cam1/1.jpg"))
+        ('', '')
+    """
+    name = name.replace("\\", "/")
+    whole = name.startswith("/") or name[1:2] == ":"
+    parts = [part for part in name.rpartition("../")[2].split("/") if part not in {"", "."} and part[1:] != ":"]
+    parts = parts[-2:] if whole else parts
+    found = Path(os.path.abspath(path)).parts[-len(parts) :]
+    if [part.casefold() for part in found] != [part.casefold() for part in parts]:
+        return "photos found by their name in another folder than the file says"
+    return "" if [*found] == parts else "photos found in other letter case"
+
+
 def _flat(folder: Path) -> list[Path]:
     """Return the picture files in a folder itself, by name."""
     try:
@@ -492,12 +513,15 @@ def read_entries(
     jobs: list[tuple[Path, Entry]] = []
     lost: list[str] = []
     of: dict[Path, list[Entry]] = defaultdict(list)
+    elsewhere = Tally()
     for entry in entries:
         name = f"{entry.folder}/{entry.name}" if entry.folder else entry.name
         same = pictures.named(name, entry.source)
         if len(same) == 1:
             jobs.append((same[0], entry))
             of[same[0]].append(entry)
+            if what := unlike(entry.name, same[0]):
+                elsewhere.add(what, f"{entry.name}: {same[0]}")
         elif same:
             lost.append(f"{entry.label}: found more than once: {' and '.join(str(path) for path in same[:3])}")
         else:
@@ -539,6 +563,6 @@ def read_entries(
         sources=tuple(sources),
         skipped=account((work.root, found.place), used, skipped, f"picture that the {tool} file does not list"),
         splits=splits,
-        mends=(*mends, *tally.mends()),
+        mends=(*mends, *elsewhere.mends(), *tally.mends()),
         notes=tuple(said),
     )
