@@ -245,6 +245,19 @@ def test_answers_about_no_region_are_counted(tmp_path):
     assert [str(mend) for mend in reading.mends] == ["answers that mark no region (choices, texts, ...), not kept: 1"]
 
 
+def test_answers_about_a_region_are_no_labels_of_it(tmp_path):
+    region = {**polygon(), "id": "r1"}
+    shape = {"points": SQUARE, "closed": True}
+    answers = [
+        {**region, "type": "choices", "value": {**shape, "choices": ["rusty"]}},
+        {**region, "type": "textarea", "value": {**shape, "text": ["a nut"]}},
+        {**region, "type": "rating", "value": {**shape, "rating": 4}},
+    ]
+    reading = read(one_photo(tmp_path, region, *answers))
+    assert names(reading) == ["nut"]
+    assert [str(mend) for mend in reading.mends] == ["answers that mark no region (choices, texts, ...), not kept: 3"]
+
+
 def rectangle(x, y, width, height, label="nut", **more):
     return result("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0}, label, **more)
 

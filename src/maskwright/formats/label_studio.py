@@ -38,6 +38,7 @@ EXPECTS = "a .json exported from Label Studio as JSON, beside the photos"
 
 _OUTLINES = frozenset({"brush", "polygon", "ellipse"})
 _LINES = frozenset({"keypoint", "vector"})
+_SHAPES = frozenset({"polygon", "ellipse", "rectangle", "brush", "bitmask", *_LINES})
 _PNG_EXPORT = re.compile(r"task-\d+-annotation-\d+-by-.*-\d+\.png")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 _UPLOAD_FOLDER = re.compile(r"data/upload/(?:[0-9]+/)?[^/]+")
@@ -339,14 +340,19 @@ def _results(task: Mapping[str, Any], counts: Counter[str]) -> list[Any] | None:
 
 
 def _kind(item: Mapping[str, Any]) -> str:
-    """Return what a result marks: brush, polygon, ellipse, rectangle, ...; empty if it marks no region."""
+    """Return what a result marks: brush, polygon, ellipse, rectangle, ...; empty if it marks no region.
+
+    An answer about a region (choices, a text, ...) repeats its shape, and marks none.
+    """
     value, kind = item.get("value"), item.get("type")
     if not isinstance(value, dict) or not isinstance(kind, str):
+        return ""
+    if not _is_label(kind) and kind.lower() not in _SHAPES and {kind, "text"} & value.keys():
         return ""
     if "rle" in value:
         return "brush"
     kind = kind.lower().removesuffix("labels")
-    if kind in {"polygon", "ellipse", "rectangle", "brush", "keypoint", "vector", "bitmask"}:
+    if kind in _SHAPES:
         return kind
     if "points" in value:
         return "polygon"
@@ -355,9 +361,13 @@ def _kind(item: Mapping[str, Any]) -> str:
     return "rectangle" if {"x", "y", "width", "height"} <= value.keys() else ""
 
 
+def _is_label(kind: str) -> bool:
+    return kind.lower().endswith("labels")
+
+
 def _labels_of(item: Mapping[str, Any]) -> tuple[str, ...]:
     value = item["value"]
-    given = value.get(item["type"]) or value.get("labels") or []
+    given = (value.get(item["type"]) if _is_label(item["type"]) else None) or value.get("labels") or []
     return tuple(name.strip() for name in given if isinstance(name, str)) if isinstance(given, list) else ()
 
 
