@@ -4,11 +4,13 @@ import pickle
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from maskwright import pixels
 from maskwright.errors import UserError
-from maskwright.formats import Photo, via
+from maskwright.formats import Photo, Tally, via
 from maskwright.formats.listing import (
     HEAD_BYTES,
     Entry,
@@ -18,6 +20,7 @@ from maskwright.formats.listing import (
     account,
     files_below,
     head_and_tail,
+    join_parts,
     numbers,
     same_box,
     sample,
@@ -148,6 +151,23 @@ def test_a_sample_is_of_every_folder(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in sample(files)] == [
         f"{folder}/{number}.JSON" for folder in "ab" for number in range(3)
     ]
+
+
+def test_polygons_beside_a_mask_are_counted_as_all_others():
+    drawn = pixels.encode(np.eye(20, dtype=bool))
+    beyond, line, empty = [-5, 1, 4, 1, 4, 6, -5, 6], [1, 1, 2, 2], [3, 3, 3, 3, 3, 3]
+    tally = Tally()
+    rle = join_parts([("polygon", p) for p in (beyond, line, empty)] + [("rle", drawn)], (20, 20), "a", tally)
+    assert rle == pixels.union([drawn, pixels.from_polygons([beyond], (20, 20))], (20, 20))
+    assert tally.counts == {
+        "polygons that reach out of the photo, cut at its edge": 1,
+        "polygons of fewer than three points, left out": 1,
+    }
+    assert join_parts([("polygon", empty), ("rle", drawn)], (20, 20), "a", Tally()) == drawn
+    assert join_parts([("polygon", line), ("rle", drawn)], (20, 20), "a", Tally()) == drawn
+    none = Tally()
+    assert join_parts([("polygon", empty), ("rle", None)], (20, 20), "a", none) is None
+    assert none.counts == {"objects without a pixel, left out": 1}
 
 
 def test_boxes_around_one_object():

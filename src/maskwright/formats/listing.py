@@ -33,7 +33,7 @@ from maskwright.formats import (
     walk,
 )
 from maskwright.formats.photos import Sight, photo_folders, sight, sight_problems, size_problems
-from maskwright.formats.shapes import polygons_rle
+from maskwright.formats.shapes import polygons_rle, sane_polygons
 from maskwright.formats.split_folders import kept_splits, split_and_category
 from maskwright.pixels import Size
 from maskwright.settings import MaskFrame, PrepareSettings
@@ -339,8 +339,11 @@ def join_parts(parts: Sequence[Part], size: Size, name: str, tally: Tally) -> by
     """
     polygons = [part for kind, part in parts if kind == "polygon"]
     rles = [part for kind, part in parts if kind == "rle" and part is not None]
-    if polygons:
-        drawn = polygons_rle(polygons, size, name, tally if not rles else Tally())
+    if polygons and rles:  # the object has pixels, be there none in the polygons
+        kept = sane_polygons(polygons, size, name, tally)
+        rles += [pixels.from_polygons(kept, size)] if kept else []
+    elif polygons:
+        drawn = polygons_rle(polygons, size, name, tally)
         rles += [drawn] if drawn is not None else []
     if not rles:
         return None
