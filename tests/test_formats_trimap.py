@@ -114,6 +114,57 @@ def test_trimaps_of_matting(tmp_path):
     assert "border (value 128): 384 pixels in 2 masks belong to no object" in said
 
 
+def classes(*squares):
+    """Return a mask of two classes: squares of a value at a column, 8 x 8."""
+    plane = np.zeros(SIZE, dtype=np.uint8)
+    for value, column in squares:
+        plane[10:18, column : column + 8] = value
+    return plane
+
+
+TWO_CLASSES = {
+    "apart": [classes((128, 2), (255, 20)), classes((255, 2), (128, 12))],
+    "touching": [classes((128, 2), (255, 10))] * 2,
+    "some alone": [classes((128, 2), (255, 10)), classes((128, 2), (128, 20)), classes((255, 5))],
+}
+
+
+@pytest.mark.parametrize("kind", TWO_CLASSES)
+def test_two_classes_are_no_trimap(tmp_path, kind):
+    root = pairs(tmp_path / "raw", TWO_CLASSES[kind])
+    assert trimap.find(root, PrepareSettings()) is not None
+    with pytest.raises(UserError) as caught:
+        prepare(root, None, tmp_path / "DATA")
+    said = str(caught.value).replace(f"{root}/", "")
+    assert said.startswith(
+        "which value of the masks is the object cannot be known\n"
+        "  masks/0.png: values 0, 128, 255; 128 does not lie between\n"
+    )
+    assert said.endswith(
+        "fix: say it: --object-value N (all other values are then no object); or if each value is a category, name"
+        ' them by their colours in a file colours.json: {"NAME 1": "#808080", "NAME 2": "#ffffff"}, and: --colours'
+        " colours.json"
+    )
+    made, _ = run(root, tmp_path, object_value=128)
+    with_grey = sum(bool((mask == 128).any()) for mask in TWO_CLASSES[kind])
+    assert sum(made.objects.values()) == with_grey
+
+
+def test_two_classes_are_read_by_their_colours(tmp_path):
+    root = pairs(tmp_path / "raw", TWO_CLASSES["touching"])
+    (tmp_path / "colours.json").write_text('{"NAME 1": "#808080", "NAME 2": "#ffffff"}')
+    made = prepare(root, None, tmp_path / "DATA", colours=str(tmp_path / "colours.json"))
+    assert (made.form, made.categories, sum(made.objects.values())) == ("colours", ("NAME 1", "NAME 2"), 4)
+
+
+def test_a_border_may_have_specks_and_gaps(tmp_path):
+    plane = as_matting(regions())
+    plane[1, 30:34] = 128  # 4 of 196 pixels touch no object
+    plane[6, 4:20] = 255  # the object reaches through
+    made, _ = run(pairs(tmp_path / "raw", [plane]), tmp_path)
+    assert objects_of(made) == {"0.jpg": {("object", pixels.encode(plane == 255))}}
+
+
 def test_any_value_that_the_user_says(tmp_path):
     root = pairs(tmp_path / "raw", [regions() * 5])
     assert trimap.find(root, PrepareSettings(object_value=15)) is not None

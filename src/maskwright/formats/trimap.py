@@ -1,7 +1,8 @@
 """Masks of a few values of which one is the object: trimaps with a border of doubt, and any mask if told the value.
 
 Recognised are 1/2/3 (1 the object, 2 the ground, 3 the border, as the Oxford pets have it) and 0/128/255 of matting (0
-the ground, 128 unknown, 255 the object). Pixels of the border belong to no object.
+the ground, 128 unknown, 255 the object), if 128 lies between the two; else it may be a second category, and the user is
+asked. Pixels of the border belong to no object.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,9 @@ MOST_LOOKED = 20_000
 MOST_VALUES = 32
 """A mask with more values than this is no trimap."""
 
+BORDER_SHARE = 0.9
+"""A border is one if at least this share of its pixels is in parts that touch both object and ground."""
+
 _EDGE = -1  # stands for a value between ground and object that is an edge only
 _BREED = re.compile(r"([A-Za-z][A-Za-z_]*?)_\d+")
 
@@ -82,6 +87,29 @@ class Kind:
 
 PETS = Kind("1 is the object, 2 the ground, 3 the border", 1, 3, frozenset({1, 2, 3}))
 MATTING = Kind("255 is the object, 0 the ground, 128 the unknown border", 255, 128, frozenset({0, 128, 255}))
+
+
+class _Survey(NamedTuple):
+    """The values of a mask, and how the border of matting lies in it.
+
+    Attributes:
+        values: All of them.
+        border: Pixels of the border.
+        between: Those of them in parts that touch object and ground.
+        edged: Pairs of neighbouring pixels of which one is object, one border.
+        bare: Pairs of which one is object, one ground.
+    """
+
+    values: frozenset[int]
+    border: int = 0
+    between: int = 0
+    edged: int = 0
+    bare: int = 0
+
+    @property
+    def is_border(self) -> bool:
+        """Tell whether the value of the border lies as one: between object and ground, most of the way around."""
+        return self.between >= BORDER_SHARE * self.border and self.edged >= self.bare
 
 
 @dataclass(frozen=True)
@@ -255,13 +283,27 @@ def _recognise(pairs: Pairing, work: Work) -> Kind:
     """
     kinds: Counter[frozenset[int]] = Counter()
     example: dict[frozenset[int], str] = {}
+    border = _Survey(frozenset())
+    odd: list[str] = []
     masks = (pair.mask for pair in pairs if pair.mask is not None)
     again = (pair.mask for pair in pairs if pair.mask is not None)
-    for name, values in zip(masks, work.each(_values_of, again), strict=True):
-        if values is not None:
-            kinds[values] += 1
-            example.setdefault(values, name)
+    for name, one in zip(masks, work.each(_survey, again), strict=True):
+        if one is None:
+            continue
+        kinds[one.values] += 1
+        example.setdefault(one.values, name)
+        border = _Survey(border.values, *(a + b for a, b in zip(border[1:], one[1:], strict=True)))
+        if not one.is_border:
+            odd.append(f"{name}: {_listed(one.values)}; {MATTING.border} does not lie between")
     kind = _kind(list(kinds), strict=False) if kinds else PETS  # where none can be read, reading says why
+    if kind is MATTING and not border.is_border:
+        raise UserError(
+            "which value of the masks is the object cannot be known",
+            odd,
+            "say it: --object-value N (all other values are then no object); or if each value is a category, name them"
+            ' by their colours in a file colours.json: {"NAME 1": "#808080", "NAME 2": "#ffffff"}, and: --colours'
+            " colours.json",
+        )
     if kind is not None:
         return kind
     lines = [
@@ -280,11 +322,34 @@ def _listed(values: frozenset[int]) -> str:
     return f"value{'s' if len(values) > 1 else ''} {shown}{', ...' if len(values) > 8 else ''}"
 
 
-def _values_of(mask: str) -> frozenset[int] | None:
+def _survey(mask: str) -> _Survey | None:
     try:
-        return frozenset(_values(Path(mask))[0])
+        values, plane, _ = _values(Path(mask))
     except UnreadableImage:
         return None
+    found = frozenset(values)
+    return _Survey(found, *_lie(plane)) if MATTING.border in found and found <= MATTING.values else _Survey(found)
+
+
+def _lie(plane: NDArray[np.int64]) -> tuple[int, int, int, int]:
+    """Return how the border of matting lies in a mask: the numbers of `_Survey`."""
+    from scipy import ndimage
+
+    near = np.ones((3, 3), dtype=np.bool_)
+    parts, count = ndimage.label(plane == MATTING.border, near)
+    touches = np.ones(count + 1, dtype=np.bool_)
+    for value in (MATTING.object, 0):
+        touched = np.zeros(count + 1, dtype=np.bool_)
+        touched[parts[ndimage.binary_dilation(plane == value, near)]] = True
+        touches &= touched
+    areas = np.bincount(parts.ravel(), minlength=count + 1)
+    areas[0] = 0
+    sides = ((plane[:, 1:], plane[:, :-1]), (plane[1:], plane[:-1]))
+    pairs = [
+        sum(int(np.count_nonzero((a + b == MATTING.object + value) & (a != b))) for a, b in sides)
+        for value in (MATTING.border, 0)
+    ]
+    return int(areas.sum()), int(areas[touches].sum()), pairs[0], pairs[1]
 
 
 def _look(pair: Pair, value: int, resize: bool, frame: MaskFrame) -> _Seen:
