@@ -404,7 +404,11 @@ def test_the_users_words_replace_the_files(tmp_path):
     ("annotation", "text"),
     [
         (thing(1, 77), "1 object of photos that are not listed\n  coco.json: annotations[0] names image 77"),
+        (thing(1, 1.5), "annotations[0] names image 1.5"),  # and not 1
+        (thing(1, True), "annotations[0] names image True"),
         (thing(1, 1, category=5), "annotation 1: no category 5"),
+        (thing(1, 1, category=1.9), "annotation 1: no category 1.9"),
+        (thing(1, 1, category=True), "annotation 1: no category True"),
         ({"id": 1}, "annotations[0] needs an image_id and a category_id"),
         (thing(1, 1, []), "annotation 1: it has no mask (a box is not enough)"),
         (thing(1, 1, [[1, 2, 3, 4, 5, 6, 7]]), "annotation 1: a polygon is not a list of finite numbers"),

@@ -250,6 +250,16 @@ def test_what_the_user_said_of_the_values_counts(tmp_path):
     assert trimap.find(root / "images", PrepareSettings()) is None
 
 
+def test_one_mask_of_another_kind_does_not_make_the_ground_of_trimaps_an_object(tmp_path):
+    """By the values alone, 1 and 2 of the others could also be two objects that fill the photo."""
+    odd = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE)
+    root = pairs(tmp_path / "raw", [regions(), regions(), odd])
+    with pytest.raises(UserError, match="which value of the masks is the object cannot be known"):
+        prepare(root, out=tmp_path / "DATA")
+    ids = pairs(tmp_path / "ids", [regions() % 3, regions() % 3, odd])
+    assert trimap.find(ids, PrepareSettings()) is None
+
+
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

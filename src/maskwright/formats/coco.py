@@ -235,7 +235,14 @@ def _split_of(stem: str) -> str | None:
 
 
 def _key(value: Any) -> Any:
-    """Return an id such that 7, 7.0 and "7" are one."""
+    """Return an id such that 7, 7.0 and "7" are one; 7.5 is no id of anything, nor is `true`.
+
+    Example:
+        >>> _key(7), _key(7.0), _key("7"), _key(7.5), _key(True)
+        (7, 7, 7, '7.5', 'True')
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        return str(value)
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
