@@ -1,13 +1,9 @@
-"""Small valid inputs of every form, ways to corrupt them, and what must hold whatever was done to them."""
+"""Small valid inputs of every form; what is in them is in `fuzz_truth`, how they are damaged in `fuzz_damage`."""
 
 import base64
 import json
-import os
-import random
 import shutil
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,23 +13,18 @@ from PIL import Image as Picture
 
 from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image
-from maskwright.errors import UserError
 from maskwright.formats import form_module
 from maskwright.masks import WRITERS, write_mask_images
-from maskwright.prepare import prepare
 
 SIZE = (24, 32)
 NAMES = ("a", "b", "c")
 
 
-# ── valid inputs ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def photo(path: Path, seed: int) -> None:
+def photo(path: Path, seed: int, size: tuple[int, int] = SIZE) -> None:
     """Save a photo with texture, different for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-    Picture.fromarray(values).resize(SIZE[::-1], Picture.Resampling.BICUBIC).save(path)
+    Picture.fromarray(values).resize(size[::-1], Picture.Resampling.BICUBIC).save(path)
 
 
 def squares(number: int, objects: int = 2) -> list[np.ndarray]:
@@ -58,9 +49,9 @@ def dataset(objects: int = 2, categories: tuple[str, ...] = ("bolt", "nut")) -> 
     return Dataset.build([Category(n, name) for n, name in enumerate(categories, 1)], images, annotations)
 
 
-def photos(folder: Path) -> None:
+def photos(folder: Path, size: tuple[int, int] = SIZE) -> None:
     for n, name in enumerate(NAMES):
-        photo(folder / f"{name}.jpg", n)
+        photo(folder / f"{name}.jpg", n, size)
 
 
 def folders(root: Path) -> None:
@@ -106,8 +97,21 @@ def coco_polygons(root: Path) -> None:
     (root / "annotations.json").write_text(json.dumps(document))
 
 
-def via(root: Path) -> None:
+def coco_uncompressed(root: Path) -> None:
+    """Write the masks as lists of run lengths, as COCO's own crowds have them; the second object of each is a crowd."""
     photos(root)
+    document = dataset().coco()
+    masks = [mask for n, _ in enumerate(NAMES, 1) for mask in squares(n)]
+    for k, (row, mask) in enumerate(zip(document["annotations"], masks, strict=True)):
+        column = [0, *mask.T.ravel().tolist()]  # down the columns, starting with ground
+        ends = [at for at in range(1, len(column)) if column[at] != column[at - 1]]
+        counts = np.diff([1, *ends, len(column)]).tolist()
+        row.update(segmentation={"size": list(SIZE), "counts": counts}, iscrowd=k % 2)
+    (root / "instances.json").write_text(json.dumps(document))
+
+
+def via_photos() -> dict[str, dict]:
+    """Return what VIA writes of the photos: version 2 has the regions of each in a list."""
     document = {}
     for n, name in enumerate(NAMES, 1):
         x, y = 2, 2 + n
@@ -118,7 +122,35 @@ def via(root: Path) -> None:
             {"shape_attributes": rect, "region_attributes": {"name": "nut"}},
         ]
         document[f"{name}.jpg1"] = {"filename": f"{name}.jpg", "size": 1, "regions": regions, "file_attributes": {}}
-    (root / "via.json").write_text(json.dumps(document))
+    return document
+
+
+def via_1(root: Path) -> None:
+    """Write the annotations of VIA 1: regions by their numbers."""
+    photos(root)
+    document = via_photos()
+    for item in document.values():
+        item.update(regions={str(k): region for k, region in enumerate(item["regions"])}, base64_img_data="")
+    (root / "via_region_data.json").write_text(json.dumps(document))
+
+
+def via(root: Path) -> None:
+    photos(root)
+    (root / "via.json").write_text(json.dumps(via_photos()))
+
+
+def via_project(root: Path) -> None:
+    """Write a project of VIA 2."""
+    photos(root)
+    options = {"bolt": "", "nut": ""}
+    document = {
+        "_via_settings": {"core": {"default_filepath": ""}, "project": {"name": "via_project"}},
+        "_via_img_metadata": via_photos(),
+        "_via_attributes": {"region": {"name": {"type": "dropdown", "options": options}}, "file": {}},
+        "_via_data_format_version": "2.0.10",
+        "_via_image_id_list": [f"{name}.jpg1" for name in NAMES],
+    }
+    (root / "via_project.json").write_text(json.dumps(document))
 
 
 def cvat(root: Path) -> None:
@@ -140,43 +172,110 @@ def cvat(root: Path) -> None:
 
 
 def label_studio(root: Path) -> None:
+    """Write polygons in percent, their corners on those of pixels."""
     photos(root)
+    values = []
+    for n, _ in enumerate(NAMES, 1):
+        top = 12.5 * n
+        values.append(
+            [
+                {"points": [[x1, top], [x2, top], [x2, 75], [x1, 75]], "polygonlabels": [name], "closed": True}
+                for name, x1, x2 in (("bolt", 6.25, 50), ("nut", 56.25, 87.5))
+            ]
+        )
+    (root / "export.json").write_text(json.dumps(_tasks("polygonlabels", values)))
+
+
+def label_studio_brush(root: Path) -> None:
+    photos(root)
+    values = [
+        [
+            {"format": "rle", "rle": brush(mask), "brushlabels": [name]}
+            for name, mask in zip(("bolt", "nut"), squares(n), strict=True)
+        ]
+        for n, _ in enumerate(NAMES, 1)
+    ]
+    (root / "export.json").write_text(json.dumps(_tasks("brushlabels", values)))
+
+
+def brush(mask: np.ndarray) -> list[int]:
+    """Pack a mask as Label Studio's brush does: runs of one value, of lengths of 3, 4, 8 or 16 bits."""
+    values = np.repeat(mask.ravel() * 255, 4)
+    ends = [*(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    sizes = (3, 4, 8, 16)
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
+    for start, end in zip([0, *ends], ends, strict=False):
+        which = next(k for k, size in enumerate(sizes) if end - start <= 1 << size)
+        bits += f"1{which:02b}{end - start - 1:0{sizes[which]}b}{values[start]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]
+
+
+def _tasks(kind: str, values: list[list[dict]]) -> list[dict]:
+    """Return Label Studio's tasks for the regions of each photo."""
     tasks = []
-    for n, name in enumerate(NAMES, 1):
-        value = {"points": [[10, 10 + n], [40, 10], [40, 50], [10, 50]], "polygonlabels": ["bolt"], "closed": True}
-        result = {
-            "original_width": SIZE[1],
-            "original_height": SIZE[0],
-            "image_rotation": 0,
-            "value": value,
-            "id": f"r{n}",
-            "from_name": "label",
-            "to_name": "image",
-            "type": "polygonlabels",
-        }
+    for n, (name, regions) in enumerate(zip(NAMES, values, strict=True), 1):
+        results = [
+            {
+                "original_width": SIZE[1],
+                "original_height": SIZE[0],
+                "image_rotation": 0,
+                "value": value,
+                "id": f"r{n}{k}",
+                "from_name": "label",
+                "to_name": "image",
+                "type": kind,
+            }
+            for k, value in enumerate(regions)
+        ]
         tasks.append(
             {
                 "id": n,
-                "annotations": [{"id": n, "result": [result], "was_cancelled": False}],
+                "annotations": [{"id": n, "result": results, "was_cancelled": False}],
                 "data": {"image": f"/data/upload/1/0123abcd-{name}.jpg"},
                 "predictions": [],
             }
         )
-    (root / "export.json").write_text(json.dumps(tasks))
+    return tasks
+
+
+def labelme(root: Path) -> None:
+    written("labelme")(root)
+    for path in root.rglob("*.json"):
+        document = json.loads(path.read_text())
+        document["imagePath"] = Path(document["imagePath"]).name  # the photo lies beside it, and not where it came from
+        path.write_text(json.dumps(document))
 
 
 def labelme_embedded(root: Path) -> None:
     """Write labelme files with the photo in them."""
     with tempfile.TemporaryDirectory() as spare:
         photos(Path(spare))
-        written("labelme")(root)
+        labelme(root)
         for path in root.rglob("*.json"):
             document = json.loads(path.read_text())
-            name = Path(document["imagePath"]).name
-            document["imageData"] = base64.b64encode((Path(spare) / name).read_bytes()).decode()
+            document["imageData"] = base64.b64encode((Path(spare) / document["imagePath"]).read_bytes()).decode()
             path.write_text(json.dumps(document))
         for path in root.rglob("*.jpg"):
             path.unlink()
+
+
+LARGE = 4
+"""So many times larger is what is saved as JPEG: it mixes colours up to three pixels from an edge."""
+
+
+def colours_jpeg(root: Path) -> None:
+    """Write the colours of categories as JPEG, with the list of them."""
+    photos(root / "images", (LARGE * SIZE[0], LARGE * SIZE[1]))
+    (root / "masks").mkdir()
+    colours = {"bolt": (230, 25, 75), "nut": (60, 180, 75)}
+    for n, name in enumerate(NAMES, 1):
+        plane = np.zeros((*SIZE, 3), dtype=np.uint8)
+        for colour, mask in zip(colours.values(), squares(n), strict=True):
+            plane[mask > 0] = colour
+        large = Picture.fromarray(plane.repeat(LARGE, axis=0).repeat(LARGE, axis=1))
+        large.save(root / f"masks/{name}.jpeg", "JPEG", quality=75)
+    (root / "colours.json").write_text(json.dumps({name: list(colour) for name, colour in colours.items()}))
 
 
 PHOTOS_GO = {
@@ -232,10 +331,14 @@ INPUTS: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {
     "instance-files": (instance_files, {}),
     "coco": (coco, {}),
     "coco, polygons": (coco_polygons, {}),
+    "coco, uncompressed": (coco_uncompressed, {}),
     "via": (via, {}),
+    "via, version 1": (via_1, {}),
+    "via, project": (via_project, {}),
     "cvat": (cvat, {}),
     "label-studio": (label_studio, {}),
-    "labelme": (written("labelme"), {}),
+    "label-studio, brush": (label_studio_brush, {}),
+    "labelme": (labelme, {}),
     "labelme, photos inside": (labelme_embedded, {}),
     "yolo": (written("yolo"), {}),
     "voc": (written("voc"), {}),
@@ -243,251 +346,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {
     "instance-folders": (written("instance-folders"), {}),
     "cityscapes": (written("cityscapes"), {}),
     "colours": (written("colours"), {}),
+    "colours, jpeg": (colours_jpeg, {}),
     "trimap": (written("trimap", 1, ("pet",)), {}),
 }
 """How an input is written, and the settings that read it."""
-
-
-# ── corruptions ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def corrupt(root: Path, dice: random.Random) -> str:
-    """Damage an input in one to three ways; returns what was done."""
-    return "; ".join(_corrupt_once(root, dice) for _ in range(dice.choice((1, 1, 1, 2, 3))))
-
-
-def _corrupt_once(root: Path, dice: random.Random) -> str:
-    # A link that an earlier damage made leads to a file of somebody else: written through, that one would be damaged.
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-    if not files:
-        return "nothing is left"
-    texts = [path for path in files if path.suffix in {".json", ".xml", ".txt", ".yaml"}]
-    path = dice.choice(texts) if texts and dice.random() < 0.6 else dice.choice(files)
-    name = path.relative_to(root).as_posix()
-    ways: list[Callable[[Path, random.Random], str]] = [_flip, _cut, _swap, _remove, _link, _fill]
-    if path.suffix == ".json":
-        ways += [_json] * 12
-    elif path.suffix in {".xml", ".txt", ".yaml"}:
-        ways += [_text] * 10
-    elif path.suffix == ".png":
-        ways += [_bomb, _resize, _repaint, _repaint]
-    elif path.suffix == ".jpg":
-        ways += [_resize]
-    return f"{name}: {dice.choice(ways)(path, dice)}"
-
-
-def _flip(path: Path, dice: random.Random) -> str:
-    content = bytearray(path.read_bytes())
-    count = dice.choice((1, 1, 2, 8, 40))
-    for _ in range(count if content else 0):
-        content[dice.randrange(len(content))] = dice.randrange(256)
-    path.write_bytes(content)
-    return f"{count} bytes changed"
-
-
-def _cut(path: Path, dice: random.Random) -> str:
-    content = path.read_bytes()
-    length = dice.randrange(len(content) + 1)
-    path.write_bytes(content[:length])
-    return f"cut to {length} bytes"
-
-
-def _swap(path: Path, dice: random.Random) -> str:
-    other = dice.choice(sorted(one for one in path.parent.rglob("*") if one.is_file()))
-    path.write_bytes(other.read_bytes())
-    return f"replaced by {other.name}"
-
-
-def _remove(path: Path, dice: random.Random) -> str:
-    path.unlink()
-    if dice.random() < 0.3:
-        path.mkdir()
-        return "is a folder now"
-    return "removed"
-
-
-OUTSIDE = "outside.txt"
-"""A file beside the input's folder, which links may lead to and nobody may change."""
-
-
-def _link(path: Path, dice: random.Random) -> str:
-    path.unlink()
-    outside = os.path.relpath(next(up for up in path.parents if (up / OUTSIDE).is_file()) / OUTSIDE, path.parent)
-    target = dice.choice((outside, path.name, "..", "../..", "/dev/null", "nowhere", str(path.parent)))
-    path.symlink_to(target)
-    return f"is a link to {target}"
-
-
-def _fill(path: Path, dice: random.Random) -> str:
-    content = dice.choice((b"", b"\0" * 1000, b"[" * 5000, b"{}", b"[]", b"null", b"\xff\xfe\x00", b'{"a":' * 3000))
-    path.write_bytes(content)
-    return f"filled with {content[:6]!r}..."
-
-
-def _bomb(path: Path, dice: random.Random) -> str:
-    """Declare a huge picture in the header, with a right checksum."""
-    content = bytearray(path.read_bytes())
-    if content[:4] != b"\x89PNG" or len(content) < 33:
-        return "no PNG any more"
-    sides = dice.choice(((100_000, 100_000), (2**31 - 1, 2**31 - 1), (20_000, 24_000), (1, 400_000_000), (0, 5)))
-    content[16:24] = struct.pack(">II", *sides)
-    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
-    path.write_bytes(content)
-    return f"declares {sides[0]} x {sides[1]}"
-
-
-def _resize(path: Path, dice: random.Random) -> str:
-    try:
-        with Picture.open(path) as image:
-            changed = image.resize((dice.randrange(1, 60), dice.randrange(1, 60)), Picture.Resampling.NEAREST)
-            changed.save(path)
-    except (OSError, Picture.DecompressionBombError):
-        return "no picture any more"
-    return f"made {changed.size}"
-
-
-def _repaint(path: Path, dice: random.Random) -> str:
-    mode = dice.choice(("1", "L", "RGB", "RGBA", "I;16", "P", "LA"))
-    values = np.random.default_rng(dice.randrange(2**32)).integers(0, dice.choice((2, 4, 256)), (*SIZE, 4))
-    if mode == "I;16":
-        Picture.fromarray((values[:, :, 0] * 257).astype(np.uint16)).save(path)
-    else:
-        Picture.fromarray(values.astype(np.uint8)).convert(mode).save(path)
-    return f"painted anew in mode {mode}"
-
-
-_ODD = (
-    *(None, True, -1, 0, 0.5, 1e308, float("nan"), float("inf"), -1e9, 2**63, 10**400),
-    *("x", "", "\0", "../../x", "/etc/passwd", "C:\\x", "a" * 5000, "NaN", "é", "\ud800"),
-    *([], {}, [[]], [None], {"a": {}}, [1, 2, 3], [[1, 2], [3, 4]]),
-)
-
-
-def _json(path: Path, dice: random.Random) -> str:
-    try:
-        document = json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        return _flip(path, dice)
-    for _ in range(dice.choice((1, 1, 2, 4))):
-        nodes: list[tuple[object, object]] = []
-        waiting = [document]
-        while waiting:
-            value = waiting.pop()
-            pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-            for key, inner in pairs:
-                nodes.append((value, key))
-                waiting.append(inner)
-        if not nodes:
-            break
-        holder, key = dice.choice(nodes)
-        what = dice.random()
-        if what < 0.25:
-            del holder[key]  # type: ignore[attr-defined]
-        elif what < 0.35 and isinstance(holder, list):
-            holder.append(holder[key])  # type: ignore[call-overload]
-        elif what < 0.5 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):  # type: ignore[index]
-            holder[key] = holder[key] * dice.choice((-1, 0, 2, 1000, 0.5, 1e12))  # type: ignore[index]
-        else:
-            holder[key] = dice.choice(_ODD)  # type: ignore[index]
-    try:
-        text = json.dumps(document)
-    except (ValueError, RecursionError):  # a number too long for text, or nested too deeply
-        return "left as it is"
-    path.write_text(text)
-    return "values changed"
-
-
-_WORDS = ("\n", "&x;", "<!DOCTYPE x [<!ENTITY a 'b'>]>", "<", "-1", "1e999", "nan", "0 " * 500)
-
-
-def _text(path: Path, dice: random.Random) -> str:
-    text = path.read_bytes().decode(errors="replace")
-    words = text.replace("<", " <").split(" ")
-    for _ in range(dice.choice((1, 2, 5))):
-        at = dice.randrange(len(words))
-        what = dice.random()
-        if what < 0.3:
-            words[at] = str(dice.choice(_ODD)).encode("utf-8", "replace").decode()
-        elif what < 0.5:
-            words[at] = ""
-        elif what < 0.7:
-            words.insert(at, words[dice.randrange(len(words))])
-        elif what < 0.8:
-            words[at] = dice.choice(_WORDS)
-        else:
-            words[at] = "".join(str(dice.randrange(10)) if c.isdigit() else c for c in words[at])
-    path.write_bytes(" ".join(words).encode("utf-8", "replace"))
-    return "words changed"
-
-
-# ── what must hold ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def listing(folder: Path) -> dict[str, object]:
-    """Return what is under a folder: of files their size and time, of links where they lead."""
-    found: dict[str, object] = {}
-    for place, names, files in os.walk(folder):
-        for name in [*names, *files]:
-            path = Path(place) / name
-            state = path.lstat()
-            found[str(path)] = (
-                os.readlink(path)
-                if path.is_symlink()
-                else "folder"
-                if path.is_dir()
-                else (state.st_size, state.st_mtime_ns)
-            )
-    return found
-
-
-def trial(name: str, seed: int, folder: Path) -> str:
-    """Corrupt an input and prepare it; returns how it ended, `refused` or `prepared`.
-
-    Raises:
-        AssertionError: If something was written that must not be, or the dataset breaks a rule.
-        Exception: Whatever escapes `prepare` but a UserError.
-    """
-    dice = random.Random(f"{name} {seed}")
-    raw, out = folder / "raw", folder / "out"
-    write, settings = INPUTS[name]
-    write(raw)
-    (folder / OUTSIDE).write_bytes(bytes(range(256)))
-    what = corrupt(raw, dice) if seed else "left as it is"
-    assert (folder / OUTSIDE).read_bytes() == bytes(range(256)), f"{what}: the damage itself reached outside"
-    before = listing(folder)
-    try:
-        made = prepare(raw, out=out, **settings)
-    except UserError as error:
-        refusal = str(error)
-    else:
-        refusal = ""
-    if refusal:
-        assert "fix: " in refusal, f"{what}: {refusal}"
-        assert listing(folder) == before, f"{what}: something was written"
-        return "refused"
-    after = listing(folder)
-    assert {k: v for k, v in after.items() if not k.startswith(str(out))} == before, f"{what}: written outside"
-    story = json.loads((out / "prepare.json").read_text())
-    fates = {item["file"] for item in story["files"]}
-    inside = [path for path in raw.rglob("*") if path.is_file()]
-    lost = [
-        path
-        for path in inside
-        if not any(str(p) in fates for p in [path, *path.parents]) and os.path.realpath(path) not in fates
-    ]
-    assert not lost, f"{what}: no fate of {lost}"
-    objects = 0
-    for split in made.photos:
-        data = made.split(split)
-        assert data is not None
-        objects += len(data)
-        for image in data.images:
-            with Picture.open(data.photo_path(image)) as picture:
-                assert (image.width, image.height) == picture.size, what
-        for k in range(len(data)):
-            mask = data.mask(k)
-            assert mask.sum() == data.areas[k] > 0, what
-            x1, y1, x2, y2 = (int(v) for v in data.boxes[k])
-            assert mask[y1:y2, x1:x2].sum() == mask.sum(), what
-    assert objects == sum(made.objects.values()) > 0, what
-    return "prepared"
