@@ -245,6 +245,8 @@ def test_entries_of_two_sizes_are_not_merged(tmp_path):
 
 def test_a_photo_in_two_splits_stays_where_it_is_scored(tmp_path):
     splits = {name: sound(6) for name in ("train", "val", "test")}
+    for name, i in (("val", 2), ("train", 3)):  # copies of each other, with the same object
+        splits[name]["annotations"][i] = row(i + 1, i + 1, block(7, 5, 27, 25), 1)
     data = world(
         tmp_path, {"val/0.png": "train/0.png", "test/1.png": "val/1.png", "val/2.png": "train/3.png"}, **splits
     )
@@ -252,8 +254,8 @@ def test_a_photo_in_two_splits_stays_where_it_is_scored(tmp_path):
     photos = [p for p in files(data) if p.endswith(".png")]
     (done,) = mend(data, found(data))
     assert done.did == (
-        "3 entries of photos removed that another split has byte by byte: kept in test before val before train, but"
-        " train keeps its last objects of a category"
+        "3 entries of photos removed that another split has byte by byte, with the same objects: kept in test before"
+        " val before train, but train keeps its last objects of a category"
     )
     assert sorted(done.where) == [
         f"{data}/train/0.png: {data}/val/0.png stays",
@@ -272,9 +274,72 @@ def test_train_keeps_its_last_object_of_a_category(tmp_path):
     for item in part["annotations"][1:]:
         item["category_id"] = 1
     part["annotations"][0]["category_id"] = 2
-    data = world(tmp_path, {"val/0.png": "train/0.png"}, train=part, val=sound(6))
+    val = sound(6)
+    val["annotations"][0]["category_id"] = 2
+    data = world(tmp_path, {"val/0.png": "train/0.png"}, train=part, val=val)
     (done,) = mend(data, found(data))
     assert done.where == (f"{data}/val/0.png: {data}/train/0.png stays",)
+
+
+OTHER_OBJECTS = "the objects of the copies differ, and whose are right cannot be told"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        None,  # not labelled at all
+        {"category_id": 2},
+        {"iscrowd": 1},
+        {"segmentation": {"size": list(SIZE), "counts": pixels.encode(block(5, 5, 25, 24)).decode()}},
+    ],
+)
+def test_copies_whose_objects_differ_are_left_with_their_objects(tmp_path, changed):
+    test = sound(6)
+    if changed is None:
+        del test["annotations"][0]
+    else:
+        test["annotations"][0] |= changed
+    splits = {"train": sound(6), "val": sound(6), "test": test}
+    data = world(tmp_path, {"test/0.png": "train/0.png"}, **splits)
+    done = {m.code: m for m in mend(data, found(data))}
+    assert (done["photo-leak"].count, done["photo-leak"].left, done["photo-leak"].why) == (0, 1, OTHER_OBJECTS)
+    assert (content(data), content(data, "test")) == (sound(6), test)
+
+
+def test_copies_that_agree_are_mended_and_the_others_left(tmp_path):
+    val = sound(6)
+    del val["annotations"][1]  # of val/1.png
+    data = world(tmp_path, {"val/0.png": "train/0.png", "val/1.png": "train/1.png"}, train=sound(6), val=val)
+    (done,) = mend(data, found(data))
+    assert (done.count, done.where) == (1, (f"{data}/train/0.png: {data}/val/0.png stays",))
+    assert (done.left, done.why) == (1, OTHER_OBJECTS)
+    assert [i["file_name"] for i in content(data)["images"]] == [f"{i}.png" for i in range(1, 6)]
+    assert content(data, "val") == val
+    assert counts(found(data))["photo-leak"] == 1
+
+
+def test_one_copy_of_three_with_other_objects_is_enough_to_leave_all(tmp_path):
+    splits = {name: sound(6) for name in ("train", "val", "test")}
+    splits["test"]["annotations"][0]["category_id"] = 2
+    data = world(tmp_path, {"val/0.png": "train/0.png", "test/0.png": "train/0.png"}, **splits)
+    before = files(data)
+    (done,) = mend(data, found(data))
+    assert (done.count, done.left, done.why) == (0, 1, OTHER_OBJECTS)
+    assert files(data) == before
+
+
+def test_every_reason_of_what_is_left_is_said(tmp_path):
+    test = sound()
+    test["annotations"][0]["category_id"] = 2
+    same = {f"test/{i}.png": f"val/{i}.png" for i in range(4)}
+    data = world(tmp_path, same, train=sound(6), val=sound(), test=test)
+    (done,) = mend(data, found(data))
+    assert done == Mended(
+        "photo-leak",
+        left=4,
+        why=f"{OTHER_OBJECTS}; more than half of a split would go: they are one set of photos twice; choose new photos"
+        " for one",
+    )
 
 
 def test_one_set_twice_is_not_taken_apart(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ SAFE: dict[str, str] = {
         " kept"
     ),
     "photo-leak": (
-        "{n} {entry of a photo|entries of photos} removed that another split has byte by byte: kept in test before val"
-        " before train, but train keeps its last objects of a category"
+        "{n} {entry of a photo|entries of photos} removed that another split has byte by byte, with the same objects:"
+        " kept in test before val before train, but train keeps its last objects of a category"
     ),
     "area-wrong": "{n} {area|areas} computed from the mask",
     "box-wrong": "{n} {bbox|bboxes} computed from the mask",
@@ -92,6 +92,7 @@ UNSAFE: dict[str, str] = {
 
 _TWO_SIZES = "the entries of one photo state different sizes, and to which the masks belong cannot be told"
 _ONE_SET_TWICE = "more than half of a split would go: they are one set of photos twice; choose new photos for one"
+_OTHER_OBJECTS = "the objects of the copies differ, and whose are right cannot be told"
 _OTHER_NAMES = "names that differ by more than case and spaces, or ids that do: which are right only you know"
 
 
@@ -175,21 +176,23 @@ class _Log:
     def __init__(self) -> None:
         self.done: dict[str, list[str]] = defaultdict(list)
         self.left: Counter[str] = Counter()
-        self.why: dict[str, str] = {}
+        self._why: dict[str, dict[str, None]] = defaultdict(dict)
 
     def leave(self, code: str, why: str, count: int = 1) -> None:
         self.left[code] += count
-        self.why[code] = why
+        self._why[code][why] = None
+
+    def why(self, code: str) -> str:
+        return "; ".join(self._why[code])
 
     def mended(self, found: dict[str, int]) -> tuple[Mended, ...]:
         items = []
         for code, did in SAFE.items():
             if n := len(self.done[code]):
                 left = self.left[code]
-                why = self.why[code] if left else ""
-                items.append(Mended(code, n, number(did, n), tuple(self.done[code]), left, why))
+                items.append(Mended(code, n, number(did, n), tuple(self.done[code]), left, self.why(code)))
             elif self.left[code]:
-                items.append(Mended(code, left=found.get(code, self.left[code]), why=self.why[code]))
+                items.append(Mended(code, left=found.get(code, self.left[code]), why=self.why(code)))
         items += [Mended(code, left=n, why=UNSAFE[code]) for code, n in found.items() if code in UNSAFE]
         return tuple(items)
 
@@ -264,6 +267,15 @@ class _Part:
     def object(self, k: int) -> str:
         d = self.view.d
         return f"{self.photo(int(self.owner[k]))}: {self.view.names[int(d.category_ids[k])]}, annotation {d.ids[k]}"
+
+    def drawn(self, photos: Collection[int]) -> dict[int, set[tuple[int, str, bool, bytes]]]:
+        """Return of each of these photos its objects: category, crowd or not, and mask; or the box if there is none."""
+        d, found = self.view.d, {i: set[tuple[int, str, bool, bytes]]() for i in photos}
+        for k in np.flatnonzero(self.stays & np.isin(self.owner, list(photos))).tolist():
+            category = int(d.category_ids[k])
+            name = _plain(self.view.names[category])
+            found[int(self.owner[k])].add((category, name, bool(d.crowd[k]), d.rle(k) or d.boxes[k].tobytes()))
+        return found
 
     def merge_photos(self, log: _Log) -> None:
         """Make the entries of one photo one."""
@@ -381,7 +393,9 @@ def _kept_name(path: Path) -> Path:
 def _part_copies(parts: Sequence[_Part], log: _Log) -> None:
     """Keep each photo in one split: entries of byte-equal photos in the others are dropped with their objects."""
     kept = {part.view.name: part for part in parts}
-    copies = list(_copies(parts))
+    copies, differing = _agreeing(list(_copies(parts)), kept)
+    if differing:
+        log.leave("photo-leak", _OTHER_OBJECTS, differing)
     objects: dict[int, Counter[int]] = defaultdict(Counter)  # of train: photo -> categories
     left: Counter[int] = Counter()
     if "train" in kept:
@@ -409,6 +423,23 @@ def _part_copies(parts: Sequence[_Part], log: _Log) -> None:
         part.photo_stays[i] = False
         part.stays &= part.owner != i
         log.done["photo-leak"].append(f"{part.photo(i)}: {stays}")
+
+
+def _agreeing(
+    copies: Sequence[dict[str, list[int]]], parts: Mapping[str, _Part]
+) -> tuple[list[dict[str, list[int]]], int]:
+    """Return the groups whose photos all have the same objects, and count the others."""
+    members: dict[str, set[int]] = defaultdict(set)
+    for group in copies:
+        for split, photos in group.items():
+            members[split].update(photos)
+    drawn = {split: parts[split].drawn(photos) for split, photos in members.items()}
+    agreeing = []
+    for group in copies:
+        first, *others = (drawn[split][i] for split, photos in group.items() for i in photos)
+        if all(other == first for other in others):
+            agreeing.append(group)
+    return agreeing, len(copies) - len(agreeing)
 
 
 def _copies(parts: Sequence[_Part]) -> Iterator[dict[str, list[int]]]:
