@@ -3,9 +3,10 @@ import pytest
 from PIL import Image as PillowImage
 from scipy import ndimage
 
-from maskwright import pixels, suspects
+from maskwright import likeness, pixels, suspects
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.facts import SplitView
+from maskwright.files import read_grey
 from maskwright.prepare import prepare
 from maskwright.suspects import photo_findings
 
@@ -200,9 +201,64 @@ def test_a_limit_on_looks_is_told(tmp_path, monkeypatch):
     assert found(train=train, val=val)["near-leak"].count == 4
     monkeypatch.setattr(suspects, "LOOKS", 1)
     monkeypatch.setattr(suspects, "PORTION", 1)
-    finding = found(train=train, val=val)["near-leak"]
-    assert finding.count == 1
-    assert finding.problem.where[-1] == "(3 more pairs that may be alike were not looked at)"
+    findings = found(train=train, val=val)
+    assert findings["near-leak"].count == 1
+    assert str(findings["not-compared"].problem) == (
+        "3 pairs of photos that may be alike were not compared: the nearest pairs were, up to a limit\n"
+        "  in two splits: 3 pairs\n"
+        "fix: count on more photos that look alike than are named; for new splits all pairs are compared: maskwright"
+        " prepare DATA -o NEW --resplit"
+    )
+    assert (findings["not-compared"].severity, findings["not-compared"].count) == ("note", 3)
+
+
+def test_a_limit_on_looks_is_told_where_no_look_found_anything(tmp_path, monkeypatch):
+    train, val = world(tmp_path / "train", range(4)), world(tmp_path / "val", range(4))
+    for n in range(4):
+        PillowImage.open(tmp_path / "val" / f"{n}.jpg").save(tmp_path / "val" / f"{n}.jpg", quality=60)
+    monkeypatch.setattr(suspects, "LOOKS", 1)
+    monkeypatch.setattr(suspects, "PORTION", 1)
+    monkeypatch.setattr(likeness, "ALIKE", 1.1)  # no pair is
+    findings = found(train=train, val=val)
+    assert list(findings) == ["not-compared"]
+    assert findings["not-compared"].problem.where == ("in two splits: 3 pairs",)
+
+
+def test_pairs_of_photos_that_leak_anyway_need_no_look(tmp_path, monkeypatch):
+    train, val = world(tmp_path / "train", range(2)), world(tmp_path / "val", range(2))
+    picture = PillowImage.open(tmp_path / "train" / "0.jpg")
+    for name, quality in (("train/1.jpg", 80), ("val/0.jpg", 60), ("val/1.jpg", 50)):  # four pairs of two splits
+        picture.save(tmp_path / name, quality=quality)
+    monkeypatch.setattr(suspects, "LOOKS", 2)
+    monkeypatch.setattr(suspects, "PORTION", 1)
+    findings = found(train=train, val=val)
+    assert findings["near-leak"].count == 2
+    assert "not-compared" not in findings
+
+
+def test_a_limit_on_looks_within_a_split_is_told(tmp_path, monkeypatch):
+    train = world(tmp_path / "train", range(8))
+    for n in range(4):
+        PillowImage.open(tmp_path / "train" / f"{n}.jpg").save(tmp_path / "train" / f"{n + 4}.jpg", quality=60)
+    assert found(train=train)["near-photos"].count == 4
+    monkeypatch.setattr(suspects, "LOOKS", 3)
+    findings = found(train=train)
+    assert findings["near-photos"].count == 3
+    assert findings["not-compared"].problem.where == ("in one split: 1 pair",)
+    assert findings["not-compared"].problem.what.startswith("1 pair of photos that may be alike was not compared")
+
+
+def test_photos_that_are_joined_by_others_need_no_look(tmp_path, monkeypatch):
+    train = world(tmp_path / "train", range(4))
+    picture = PillowImage.open(tmp_path / "train" / "0.jpg")
+    for n, quality in ((1, 70), (2, 50), (3, 35)):
+        picture.save(tmp_path / "train" / f"{n}.jpg", quality=quality)
+    prints = [likeness.fingerprint_of(read_grey(tmp_path / "train" / f"{n}.jpg")[0]) for n in range(4)]
+    assert len(likeness.near_pairs(likeness.stack(prints))) == 6
+    monkeypatch.setattr(suspects, "LOOKS", 5)
+    findings = found(train=train)
+    assert findings["near-photos"].count == 3
+    assert "not-compared" not in findings
 
 
 def test_photos_that_show_nothing(tmp_path):
@@ -249,6 +305,40 @@ def test_a_photo_in_all_three_splits_is_one_leak(tmp_path):
         "test: 1 of 2 photos (50%)",
         f"{tmp_path}/train/0.jpg = {tmp_path}/val/1.jpg = {tmp_path}/test/1.jpg",
     )
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_equal_files_beyond_the_sample_are_equal(tmp_path, monkeypatch, flat):
+    """Of equal files one may be decoded in full and another at a part of its size: their fingerprints differ then."""
+    monkeypatch.setattr(suspects, "EDGE_PHOTOS", 1)  # of each split the first one is decoded in full
+    size = (160, 200)
+    train, val = world(tmp_path / "train", range(3), size=size), world(tmp_path / "val", range(20, 23), size=size)
+    if flat:  # a gentle ramp: too flat to have a fingerprint, not blank
+        ramp = np.tile(np.linspace(100, 106, 200), (160, 1)) + np.random.default_rng(0).normal(0, 1, (160, 200))
+        PillowImage.fromarray(ramp.astype(np.uint8)).save(tmp_path / "train" / "0.jpg", quality=92)
+    content = (tmp_path / "train" / "0.jpg").read_bytes()
+    for name in ("val/2.jpg", "train/1.jpg"):
+        (tmp_path / name).write_bytes(content)
+    whole, reduced = (
+        likeness.fingerprint_of(read_grey(tmp_path / "train" / "0.jpg", side)[0]) for side in (None, 2 * likeness.SIDE)
+    )
+    assert whole != reduced  # else this tests nothing
+    findings = found(train=train, val=val)
+    assert list(findings) == ["photo-leak", "photo-twice"]
+    a, b = tmp_path / "train" / "0.jpg", tmp_path / "train" / "1.jpg"
+    assert findings["photo-leak"].problem.where == ("val: 1 of 3 photos (33%)", f"{a} = {b} = {tmp_path}/val/2.jpg")
+    assert findings["photo-twice"].problem.where == (f"{a} = {b}",)
+
+
+def test_only_files_of_one_length_are_read_again(tmp_path, monkeypatch):
+    train, val = world(tmp_path / "train", range(4)), world(tmp_path / "val", range(20, 24))
+    lengths = [p.stat().st_size for p in tmp_path.rglob("*.jpg")]
+    (tmp_path / "val" / "3.jpg").write_bytes((tmp_path / "train" / "0.jpg").read_bytes())
+    assert len(set(lengths)) == len(lengths)
+    hashed = []
+    monkeypatch.setattr(suspects, "sha256", lambda path: hashed.append(path) or "same")
+    assert found(train=train, val=val)["photo-leak"].count == 1
+    assert sorted(hashed) == [tmp_path / "train" / "0.jpg", tmp_path / "val" / "3.jpg"]
 
 
 def test_masks_drawn_on_a_coarse_grid(tmp_path):

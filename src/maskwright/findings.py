@@ -184,6 +184,12 @@ RULES: dict[str, tuple[Severity, str, str]] = {
         "{n} {photo looks|photos look} like another of the same split",
         "leave them if they are frames of one scene; keep them in one split, and count on fewer different photos",
     ),
+    "not-compared": (
+        "note",
+        "{n} {pair|pairs} of photos that may be alike {was|were} not compared: the nearest pairs were, up to a limit",
+        "count on more photos that look alike than are named; for new splits all pairs are compared: maskwright prepare"
+        " DATA -o NEW --resplit",
+    ),
     "exif-unsure": (
         "note",
         "{n} {photo carries|photos carry} a camera's orientation, and whether the masks were drawn with it cannot be"

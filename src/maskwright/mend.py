@@ -85,6 +85,7 @@ UNSAFE: dict[str, str] = {
     "style-differs": "the masks of one split must be drawn again",
     "photo-twice": "a photo may be repeated on purpose, and whose objects are right cannot be told",
     "near-photos": "frames of one scene are fine within a split",
+    "not-compared": "nothing in the file is wrong: the search was cut short",
     "exif-unsure": "the masks must be looked at over the photos",
     "crowd": "whether it is a group or one object with holes must be looked at",
 }

@@ -193,12 +193,12 @@ def _leaks(seen: Sequence[_Seen], views: Mapping[str, SplitView], notes: Notes) 
     """Note equal and alike photos."""
     seen = sorted(seen, key=lambda s: _ORDER.get(s.job.view.name, 9))
     split = np.array([_ORDER.get(s.job.view.name, 9) for s in seen], dtype=np.int64)
-    equal: dict[tuple[bytes, int], list[int]] = defaultdict(list)
+    by_length: dict[int, list[int]] = defaultdict(list)  # fingerprints tell nothing: one file decoded twice has two
     for n, s in enumerate(seen):
-        equal[s.fingerprint, s.job.path.stat().st_size].append(n)
+        by_length[s.job.path.stat().st_size].append(n)
     same: dict[str, list[int]] = defaultdict(list)
-    for members in equal.values():
-        if len(members) > 1:  # only files of one fingerprint and length can be equal
+    for members in by_length.values():
+        if len(members) > 1:
             for n in members:
                 same[sha256(seen[n].job.path)].append(n)
     one = np.arange(len(seen))  # of equal photos, the first
@@ -227,13 +227,20 @@ def _leaks(seen: Sequence[_Seen], views: Mapping[str, SplitView], notes: Notes) 
     for (i, j), value in alike.items():
         _note_pair(notes, "near-leak", seen[i], seen[j], " ~ ", value)
     _affected("near-leak", {j: i for i, j in alike}, seen, views, notes)
-    if alike and unseen:
-        notes.add("near-leak", [f"({unseen:,} more pairs that may be alike were not looked at)"], 0, -1.0)
-    within = pairs[~crossing][:LOOKS]
+    if unseen:
+        notes.add("not-compared", [f"in two splits: {_pairs(unseen)}"], unseen)
+    within, beyond = np.split(pairs[~crossing], [LOOKS])
     values = likeness.confirmed(within, paths, spanning=True)
     for (i, j, _), value in zip(within.tolist(), values.tolist(), strict=True):
         if value >= likeness.ALIKE:
             _note_pair(notes, "near-photos", seen[i], seen[j], " ~ ", value)
+    joined = likeness.groups(within[values >= likeness.ALIKE], len(seen))
+    if unseen := int((joined[beyond[:, 0]] != joined[beyond[:, 1]]).sum()):
+        notes.add("not-compared", [f"in one split: {_pairs(unseen)}"], unseen)
+
+
+def _pairs(n: int) -> str:
+    return f"{n:,} pair{'s' if n != 1 else ''}"
 
 
 def _cross_pairs(
@@ -246,7 +253,7 @@ def _cross_pairs(
     for start in range(0, len(pairs), PORTION):
         some = np.array([p for p in pairs[start : start + PORTION].tolist() if p[1] not in done], dtype=np.int64)
         if looks >= LOOKS:
-            return alike, len(pairs) - start
+            return alike, sum(j not in done for j in pairs[start:, 1].tolist())
         if not len(some):
             continue
         looks += len(some)
