@@ -1,14 +1,16 @@
 """Which photo goes into which split: groups of photos that belong together never straddle two.
 
 A photo's place is a hash of its name, or of what its group has in common, so that photos that are added later do not
-move old ones; the few exceptions are counted and said.
+move old ones; the few exceptions are counted and said. Where there are so few groups that a hash would leave their
+shares to chance, all ways of dealing them out are tried.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +22,22 @@ from maskwright.settings import PrepareSettings
 from maskwright.survey import Survey, number_of_text, place_of_key
 
 FEWEST_GROUPS = 10
-"""Folders or series of names are taken for groups only if there are so many: else nothing could be split."""
+"""Folders or series of names are taken for groups that a hash may deal out if there are so many ..."""
 
 LARGEST_GROUP = 0.2
-"""... and if none of them holds a larger share of the photos."""
+"""... and none of them holds a larger share of the photos. Fewer stay whole if that gives fair shares, see `_dealt`."""
+
+FEW_MEMBERS = 5
+"""Few folders or series are looked at as groups if they have so many photos on average ..."""
+
+MOST_IN_ONE = 0.8
+"""... and no more than this share is in one of them: else the others are stray photos."""
 
 BURST_S = 10
 """Photos whose names tell times no further apart than this were taken in one go."""
 
 _TRAIN, _VAL, _TEST = range(3)
+_FOLDERS, _SERIES = "folders", "series of names that differ in the last number"
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ def split_photos(
     """
     notes: list[str] = []
     keys, grouping = _keys(photos, survey, settings.group)
+    dealt: NDArray[np.int8] | None = None
+    if settings.group is None and keys is None:
+        few, notes = _few(survey, alike, categories, settings)
+        keys, grouping, dealt = few or (*_bursts_of(survey), None)
     label = _labels(survey, keys, alike)
     number = len(photos) if label is None else int(label.max(initial=-1)) + 1
     sizes = None if label is None else np.bincount(label, minlength=number)
@@ -75,6 +88,8 @@ def split_photos(
     if alike is not None and len(alike):
         mates = np.unique(alike[:, :2])
         notes.append(f"{plural(len(mates), 'photo')} look like another one; photos that do share a split")
+    if dealt is not None:
+        return Split(dealt, _how_dealt(dealt, number, settings), tuple(notes))
     places = _places(survey, keys, label, number)
     test, val = settings.test_share, settings.test_share + settings.val_share
     assigned = np.full(number, _TRAIN, dtype=np.int8)
@@ -118,14 +133,19 @@ def _keys(photos: Collection[Photo], survey: Survey, rule: str | None) -> tuple[
         return survey.series[:], f"photos whose names differ in the last number are a group, as you said: {series}"
     if rule is not None:
         return _by_pattern(photos, rule)
-    for keys, what in ((survey.folder, "folders"), (survey.series, "series of names that differ in the last number")):
+    for keys, what in ((survey.folder, _FOLDERS), (survey.series, _SERIES)):
         count, largest = _counted(keys[:])
         if FEWEST_GROUPS <= count < len(keys) and largest <= LARGEST_GROUP * len(keys):
             return keys[:], f"photos are grouped by {what}: {plural(count, 'group')} (--group none: do not)"
+    return None, ""
+
+
+def _bursts_of(survey: Survey) -> tuple[NDArray[np.uint64] | None, str]:
+    """Return groups of photos that were taken in one go, as `_keys` does."""
     bursts = _bursts(survey)
     if bursts is not None:
         count, largest = _counted(bursts[bursts > 0])
-        if count and 2 * largest <= len(photos):  # else all were taken in one go
+        if count and 2 * largest <= len(survey):  # else all were taken in one go
             return bursts, (
                 f"photos whose names tell times within {BURST_S} s of each other are grouped: {plural(count, 'group')}"
                 " (--group none: do not)"
@@ -241,6 +261,111 @@ def _all_differ(values: NDArray[np.uint64]) -> bool:
     return not (ordered[1:] == ordered[:-1]).any()
 
 
+# ── few groups ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _few(
+    survey: Survey, alike: NDArray[np.int64] | None, categories: int, settings: PrepareSettings
+) -> tuple[tuple[NDArray[np.uint64], str, NDArray[np.int8]] | None, list[str]]:
+    """Find folders or series that are few but can stay whole.
+
+    Returns:
+        Their keys, how they were found in words, and the split of each photo, `(N,)` int8; `None` if there are none.
+        And of what looks like groups and is not kept together, why not.
+    """
+    folder = survey.folder[:]
+    folder = np.where(folder > 0, folder, np.uint64(number_of_text("")))  # photos in no folder are together, too
+    candidates = [(folder, _FOLDERS, "folder")]
+    if not (survey.second[:] >= 0).any():  # else the times tell what belongs together
+        candidates.append((survey.series[:], _SERIES, "name"))
+    doubts: list[str] = []
+    known = 1
+    for keys, what, option in candidates:
+        count, largest = _counted(keys)
+        if count == known or FEW_MEMBERS * count > len(keys) or largest > MOST_IN_ONE * len(keys):
+            continue
+        known = count  # series within folders, as many as these, are the same groups
+        if count >= FEWEST_GROUPS:
+            why = f"one of them holds {round(100 * largest / len(keys))} % of the photos"
+        else:
+            label = _labels(survey, keys, alike)
+            assert label is not None
+            number = int(label.max()) + 1
+            members = _Members(survey, label, number, categories)
+            dealt, why = _dealt(_places(survey, keys, label, number), np.bincount(label), members, settings)
+            if dealt is not None:
+                told = f"photos are grouped by {what}: {plural(count, 'group')} (--group none: do not)"
+                return (keys, told, dealt[label]), doubts
+        if why:
+            doubts.append(
+                f"the photos seem to be of {count} {what}, which are not kept together, since {why}: scores may be too"
+                f" good; --group {option} keeps them together"
+            )
+    return None, doubts
+
+
+def _dealt(
+    places: NDArray[np.float64], sizes: NDArray[np.int64], members_of: _Members, settings: PrepareSettings
+) -> tuple[NDArray[np.int8] | None, str]:
+    """Deal whole groups out so that the shares are as near as can be to those wanted; try every way there is.
+
+    Train gets at least half of the photos (if it is to have so many), each other split at least half of its share, and
+    small categories reach the splits that they can, as in `_reach`. Of ways equally good, the hash decides.
+
+    Args:
+        places: `(number,)` of each group; fewer than `FEWEST_GROUPS`.
+        sizes: `(number,)` photos in each.
+        members_of: Which groups each category is in.
+        settings: `val_share` and `test_share` are used.
+
+    Returns:
+        `(number,)` the split of each group, or `None` and why there is none; empty if the groups are the categories.
+    """
+    wanted, number = _wanted(settings), len(places)
+    order = np.argsort(places, kind="stable")  # the test split first, as by a hash
+    column = np.argsort(order)
+    spread = [tuple(sorted(column[members].tolist())) for members in members_of.each()]
+    if sum(len(columns) == 1 for columns in spread) == len(spread) - 1 > 0:  # the last are all groups
+        return None, ""
+    if number < len(wanted):
+        return None, f"{len(wanted)} splits need as many that share no photos, not even ones that look alike"
+    ways = np.array(list(product(sorted(wanted, reverse=True), repeat=number)), dtype=np.int8)
+    total = int(sizes.sum())
+    share = {_TRAIN: 1 - settings.val_share - settings.test_share, _VAL: settings.val_share, _TEST: settings.test_share}
+    least = {_TRAIN: min(0.5, share[_TRAIN]), _VAL: share[_VAL] / 2, _TEST: share[_TEST] / 2}
+    photos = {split: (ways == split) @ sizes[order] for split in wanted}
+    fair = np.all([photos[split] >= least[split] * total for split in wanted], axis=0)
+    if not fair.any():
+        return None, "whole ones would leave less than half of the photos to train, or next to none to another split"
+    for columns in set(spread):
+        for split in wanted[: len(columns)]:
+            fair &= (ways[:, columns] == split).any(axis=1)
+    if not fair.any():
+        return None, "whole ones would leave a split without photos of a category"
+    off = sum(np.abs(photos[split] - share[split] * total) for split in wanted if split != _TRAIN)
+    best = int(np.argmin(np.where(fair, off, np.inf)))
+    return ways[best, column], ""
+
+
+def _how_dealt(splits: NDArray[np.int8], number: int, settings: PrepareSettings) -> str:
+    shares = [
+        f"{np.mean(splits == split):.0%} {name}".replace("%", " %")
+        for split, name in zip((_TRAIN, _VAL, _TEST), ("train", "val", "test"), strict=True)
+    ]
+    test, val = settings.test_share, settings.val_share
+    return (
+        f"{plural(number, 'group')} of photos that belong together, never parted: {', '.join(shares)}, as near to"
+        f" {round(100 * (1 - val - test))}, {round(100 * val)} and {round(100 * test)} % as whole groups come; photos"
+        " that are added may move groups"
+    )
+
+
+def _wanted(settings: PrepareSettings) -> Sequence[int]:
+    """Return the splits that are to have photos."""
+    shares = {_TRAIN: 1.0, _VAL: settings.val_share, _TEST: settings.test_share}
+    return [split for split, share in shares.items() if share > 0]
+
+
 # ── small categories ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -283,9 +408,7 @@ def _reach(
     A category needs two groups for train and val, and three for train, val and test. Of the groups that may move, the
     one whose place is nearest to the split's share goes, since it is the last that the hash would have left out.
     """
-    wanted = [_TRAIN]
-    wanted += [_VAL] if settings.val_share > 0 else []
-    wanted += [_TEST] if settings.test_share > 0 else []
+    wanted = _wanted(settings)
     edge = {_TEST: settings.test_share, _VAL: settings.test_share + settings.val_share, _TRAIN: 1.0}
     moved: set[int] = set()
     for members in members_of.each():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from maskwright import files, likeness
 from maskwright.formats import Each, Photo
+from maskwright.formats.folders import split_and_category
 from maskwright.formats.runs import part_areas
 from maskwright.formats.shelf import Pack, Singly, unpacked
 from maskwright.objects import SPLITS
@@ -34,8 +35,10 @@ class Survey:
         digest: `(N,)` uint64, the first bits of the file's SHA-256; 0: not known.
         names: For each way of naming photos in the output (see `NAMINGS`), `(N,)` uint64, a number for the name that it
             gives without its ending and letter case.
-        folder: `(N,)` uint64, a number for the folder; 0: in none, before all that are in one.
-        series: `(N,)` uint64, a number for the name without the number at its end: the video that a frame is of.
+        folder: `(N,)` uint64, a number for the folder, whatever its parts say of splits; 0: in none, before all that
+            are in one.
+        series: `(N,)` uint64, a number for the folder and the name without the number at its end: the video that a
+            frame is of.
         second: `(N,)` int64, the time that the name tells, in seconds; -1: none.
         place: `(N,)` float64, see `place_of`.
         order: `(N,)` uint64, another hash of the name.
@@ -228,15 +231,15 @@ def place_of_key(key: str) -> float:
 def _heads(photos: Sequence[Photo], number_of: dict[str, int]) -> _Heads:
     folder, series, second, place, order = [], [], [], [], []
     pairs: list[tuple[int, int]] = []
-    last, last_number = "", 0
+    last, scene, last_number = "", "", 0
     for n, photo in enumerate(photos):
         stem = photo.name.rpartition(".")[0] or photo.name
-        full = f"{photo.place}/{stem}"
-        above = full.rpartition("/")[0]
+        above, _, name = f"{photo.place}/{stem}".rpartition("/")
         if above != last:
-            last, last_number = above, number_of_text(above)
+            last, scene = above, _scene(above)
+            last_number = number_of_text(scene) if scene else 0
         folder.append(last_number)
-        series.append(number_of_text(_FRAME.sub("", full)))
+        series.append(number_of_text(_FRAME.sub("", f"{scene}/{name}")))
         second.append(_second(photo.name))
         place.append(place_of_key(stem))
         order.append(number_of_text(stem))
@@ -249,6 +252,17 @@ def _heads(photos: Sequence[Photo], number_of: dict[str, int]) -> _Heads:
         np.array(order, dtype=np.uint64),
         np.array(pairs, dtype=np.int64).reshape(-1, 2),
     )
+
+
+def _scene(folder: str) -> str:
+    """Return a photo's folder without what its parts say of splits: made anew, these bind nothing together.
+
+    Example:
+        >>> _scene("a/clip1"), _scene("train/clip1"), _scene("nut_val"), _scene("test")
+        ('a/clip1', 'clip1', 'nut', '')
+    """
+    parts = ((part, *split_and_category(part)) for part in folder.split("/"))
+    return "/".join(name for part, split, category in parts if (name := category if split else part) is not None)
 
 
 def _after_others(folder: NDArray[np.uint64], mixed: bool) -> NDArray[np.uint64]:
