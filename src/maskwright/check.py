@@ -30,6 +30,7 @@ from maskwright.facts import (
 from maskwright.files import refuse_existing
 from maskwright.findings import SAME_IOU, Notes, sorted_findings
 from maskwright.mend import mend
+from maskwright.prepare import story_of
 from maskwright.rarity import rarities
 from maskwright.settings import CheckSettings
 from maskwright.suspects import photo_findings
@@ -117,8 +118,32 @@ def _all_of(data: Path, settings: CheckSettings) -> Facts:
         )
     facts = facts_of(splits, settings)
     kept = [f for f in facts.problems if not (unread and f.code in _NEEDS_ALL_SPLITS)]
-    looked = photo_findings({name: SplitView(name, dataset) for name, dataset in splits.items()})
-    return facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *looked])})
+    views = {name: SplitView(name, dataset) for name, dataset in splits.items()}
+    found = [*photo_findings(views), *_soft_masks(data, views)]
+    return facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *found])})
+
+
+def _soft_masks(data: Path, views: Mapping[str, SplitView]) -> tuple[Finding, ...]:
+    """Find what `prepare` saw and the annotation files no longer show: mask images whose area depends on the cut."""
+    notes = Notes()
+    try:
+        told = story_of(data)["soft masks"]
+        count = int(told["count"])
+        shares = {str(e["photo"]): (float(e["below half"]), str(e["mask"])) for e in told["examples"]}
+    except (KeyError, TypeError, ValueError):  # of another version, or changed by someone
+        return ()
+    for name, view in views.items():
+        for i, image in enumerate(view.d.images):
+            if (found := shares.get(f"{name}/{image.file_name}")) is None:
+                continue
+            share, mask = found
+            told = f"{share:.0%} of {mask}"
+            ids = tuple(view.d.ids[view.first[i] : view.first[i + 1]].tolist())
+            notes.add("soft-masks", [f"{view.photo(image)}: {told}"], 0, share)
+            notes.show("soft-masks", Example(split=name, photo=image.file_name, annotations=ids, note=told), share)
+    more = f"(all {count:,}: `below half` in {data / 'prepare.json'})"
+    notes.add("soft-masks", [more] if count > len(shares) else [], count, -1.0)
+    return notes.findings()
 
 
 _NEEDS_ALL_SPLITS = frozenset({"no-train", "no-objects", "no-val", "category-not-in-train", "category-in-one-split"})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from maskwright.errors import Problem
 from maskwright.facts import SPECK_PX, SPECK_SHARE, Example, Finding, Severity, SplitView
+from maskwright.formats.coding import WEAK
 
 SAME_IOU = 0.95
 """Two masks of one photo with more IoU than this are one object marked twice."""
@@ -189,6 +190,12 @@ RULES: dict[str, tuple[Severity, str, str]] = {
         "{n} {pair|pairs} of photos that may be alike {was|were} not compared: the nearest pairs were, up to a limit",
         "count on more photos that look alike than are named; for new splits all pairs are compared: maskwright prepare"
         " DATA -o NEW --resplit",
+    ),
+    "soft-masks": (
+        "note",
+        f"in {{n}} mask {{image|images}} it mattered where soft edges were cut: more than {WEAK:.0%} of the pixels that"
+        " are not 0 were below half, and belong to no object",
+        "look at {it|them}: if these pixels are object, export the masks without smooth edges and prepare again",
     ),
     "exif-unsure": (
         "note",

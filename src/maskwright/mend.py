@@ -86,6 +86,7 @@ UNSAFE: dict[str, str] = {
     "photo-twice": "a photo may be repeated on purpose, and whose objects are right cannot be told",
     "near-photos": "frames of one scene are fine within a split",
     "not-compared": "nothing in the file is wrong: the search was cut short",
+    "soft-masks": "whether the pixels that were cut off are object must be looked at, in the mask images",
     "exif-unsure": "the masks must be looked at over the photos",
     "crowd": "whether it is a group or one object with holes must be looked at",
 }

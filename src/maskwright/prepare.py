@@ -9,8 +9,10 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,7 +50,12 @@ from maskwright.writing import CocoWriter
 
 Say = Callable[[str], None]
 
-__all__ = ["Prepared", "place_of", "prepare"]
+SOFTEST = 12
+"""So many mask images whose area depends on the cut are named, the worst ones."""
+
+_FATES = '  "files": ['
+
+__all__ = ["Prepared", "place_of", "prepare", "story_of"]
 
 
 @dataclass(frozen=True)
@@ -423,6 +430,8 @@ class _Counts:
 
     categories: Counter[str]
     bare: dict[str, int]
+    soft: int = 0
+    softest: list[tuple[float, str, str]] = field(default_factory=list)
 
 
 def _write(
@@ -472,6 +481,8 @@ def _write(
             before += rows.masks
             mended.join(rows.mends)
             counts.categories.update(rows.categories)
+            counts.soft += len(rows.soft)
+            counts.softest = nlargest(SOFTEST, [*counts.softest, *rows.soft], key=itemgetter(0))
     for path in reading.sources:
         fate_of.file({"file": str(path), "kind": "annotations", "fate": "used", "sha256": files.sha256(path)})
     for item in reading.skipped:
@@ -573,6 +584,12 @@ def _write_story(
         },
         "mends": [{"what": m.what, "count": m.count, "examples": list(m.examples)} for m in prepared.mends],
         "notes": list(prepared.notes),
+        "soft masks": {
+            "count": counts.soft,
+            "examples": [
+                {"photo": photo, "mask": mask, "below half": round(share, 3)} for share, photo, mask in counts.softest
+            ],
+        },
         "settings": settings.model_dump(mode="json"),
         "files": [],
     }
@@ -582,6 +599,25 @@ def _write_story(
         fates.seek(0)
         shutil.copyfileobj(fates, handle)
         handle.write(b"\n  ]\n}\n")
+
+
+def story_of(data: Path) -> dict[str, Any]:
+    """Return what the `prepare.json` of a data folder says, but for the fates of files, of which there may be millions.
+
+    Empty if there is none, or none that can be read.
+    """
+    head: list[str] = []
+    try:
+        with (data / "prepare.json").open(encoding="utf-8") as handle:
+            for line in handle:
+                if line.startswith(_FATES):
+                    head = [*head, _FATES, "]}"]
+                    break
+                head.append(line)
+        story = json.loads("".join(head))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return story if isinstance(story, dict) else {}
 
 
 def _text(path: Path) -> str:

@@ -117,6 +117,7 @@ class Rows:
         masks: How many masks were read, before they were separated.
         categories: How many there are of each category.
         mends: What was put right in them.
+        soft: The mask images whose area depends on the cut: the share cut off, the photo's place, the mask image.
     """
 
     blocks: list[Block] = field(default_factory=list)
@@ -126,6 +127,7 @@ class Rows:
     masks: int = 0
     categories: Counter[str] = field(default_factory=Counter)
     mends: Tally = field(default_factory=Tally)
+    soft: list[tuple[float, str, str]] = field(default_factory=list)
 
 
 class _Named(NamedTuple):
@@ -167,8 +169,11 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
             f'{{"file": {path}, "kind": "photo", "fate": "used", "as": {quoted(place)}, "width": {photo.size[1]},'
             f' "height": {photo.size[0]}, "objects": {len(photo.marks)}, "sha256": {quoted(photo.sha256)}}}'
         )
+        rows.soft += [(share, place, mask) for mask, share in photo.soft]
+        weak = {mask: f', "below half": {share:.3f}' for mask, share in photo.soft}
         fates += [
-            f'{{"file": {quoted(mask)}, "kind": "mask", "fate": "used", "of": {path}, "sha256": {quoted(digest)}}}'
+            f'{{"file": {quoted(mask)}, "kind": "mask", "fate": "used", "of": {path}, "sha256": {quoted(digest)}'
+            f"{weak.get(mask, '')}}}"
             for mask, digest in photo.masks
         ]
     rows.fates = SEPARATOR.join(fates)

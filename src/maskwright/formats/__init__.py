@@ -153,6 +153,8 @@ class Photo(NamedTuple):
         marks: Its objects; none is a photo without objects.
         masks: The paths of its mask images, where there are such, each with its SHA-256.
         turn: The EXIF orientation that size and marks have yet to be turned by; 1: they are upright.
+        soft: The mask images whose area depends on where their soft edges were cut, each with the share of its pixels
+            that are not 0 that the cut left out.
     """
 
     file: str
@@ -164,6 +166,7 @@ class Photo(NamedTuple):
     marks: tuple[Mark, ...]
     masks: tuple[tuple[str, str], ...] = ()
     turn: int = 1
+    soft: tuple[tuple[str, float], ...] = ()
 
     @property
     def path(self) -> Path:

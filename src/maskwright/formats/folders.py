@@ -34,11 +34,12 @@ from maskwright.formats import (
     subfolders,
     wrong_frame,
 )
-from maskwright.formats.coding import LARGE_PART, WEAK, Census, Decision, Values, decide, look, masks_of
+from maskwright.formats.coding import LARGE_PART, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
 from maskwright.formats.runs import part_areas
 from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
+from maskwright.formats.soft_edges import cut_off, told_cut_off
 from maskwright.formats.split_folders import split_and_category, splits_text
 from maskwright.pixels import Size
 
@@ -472,6 +473,7 @@ def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo],
                 marks=tuple(Mark(rules.names[pair.place], rle) for rle in marks),
                 masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
                 turn=one.orientation if rules.frame == "stored" else 1,
+                soft=cut_off(str(pair.mask), one.values, rules.decision, marks, one.size) if one.values else (),
             )
         )
     return photos, story
@@ -528,7 +530,7 @@ class _Story:
             self.mends.add("masks with soft edges or noise, cut at half", mask)
             if not marks:
                 self.mends.add("masks that are below half everywhere, taken as without objects", mask)
-            elif values.weak > WEAK and not values.lossy:
+            elif cut_off(mask, values, rules.decision, marks, one.size):
                 self.seen.add("soft", f"{mask}: {values.weak:.0%}")
         if values.kind != "grey" and values.top:
             self.mends.add(f"masks taken from {_KINDS[values.kind]}", mask)
@@ -572,11 +574,7 @@ class _Story:
                 f" ({shown['covering']}); if black is the object, invert the masks first"
             )
         if count["soft"]:
-            notes.append(
-                f"in {plural(count['soft'], 'mask')} it matters where soft edges are cut: of the pixels that are not 0,"
-                f" more than {WEAK:.0%} are below half and so belong to no object ({shown['soft']}); export masks"
-                " without smooth edges if these pixels are object"
-            )
+            notes.append(told_cut_off(plural(count["soft"], "mask"), shown["soft"]))
         if count["turned"]:
             notes.append(
                 f"{plural(count['turned'], 'photo')} must be turned or mirrored to be upright ({shown['turned']}) and"

@@ -31,6 +31,7 @@ from maskwright.formats.planes import mask_problems
 from maskwright.formats.runs import part_areas
 from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
+from maskwright.formats.soft_edges import cut_off, told_cut_off
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:
@@ -334,7 +335,14 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
             for rle in found
             if pixels.area(rle, one.photo.size)
         )
+        soft = [
+            each
+            for path, category, mask, found in zip(item.masks, item.categories, one.masks, rles, strict=True)
+            if mask.values is not None and mask.values.top
+            for each in cut_off(str(path), mask.values, rules.meaning.of(category, mask.values), found, one.photo.size)
+        ]
         story.add(item, one, rles, marks, rules)
+        story.add_soft(soft)
         photos.append(
             Photo(
                 file=str(item.photo),
@@ -346,6 +354,7 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
                 marks=marks,
                 masks=tuple((str(path), mask.sha256) for path, mask in zip(item.masks, one.masks, strict=True)),
                 turn=one.photo.turn,
+                soft=tuple(soft),
             )
         )
     return list(packed(photos)), story
@@ -395,6 +404,11 @@ class _Story:
             twice = sum(n - 1 for n in Counter((mark.category, mark.rle) for mark in marks).values())
             if twice:
                 self.seen.add("twice", str(item.photo), twice)
+
+    def add_soft(self, soft: Iterable[tuple[str, float]]) -> None:
+        """Take mask images into the count whose area depends on the cut, with the share that is cut off."""
+        for name, share in soft:
+            self.seen.add("soft", f"{name}: {share:.0%}")
 
     def _add_mask(
         self, path: Path, category: str, values: Values, found: tuple[bytes, ...], size: Size, rules: _Rules
@@ -449,6 +463,8 @@ class _Story:
                 f"in {count['covering']:,} of {self.masks['all']:,} masks the object covers more than half of the"
                 f" photo ({shown['covering']}); if black is the object, invert the masks first"
             )
+        if count["soft"]:
+            yield told_cut_off(plural(count["soft"], "mask image"), shown["soft"])
         if count["twice"]:
             times = "object stands" if count["twice"] == 1 else "objects stand"
             yield (
