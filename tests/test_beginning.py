@@ -1,14 +1,25 @@
 """How a training begins, and whether what lies there is the one that is meant."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
+from PIL import Image as Picture
 
-from maskwright.beginning import begun_with, resumable, write_beginning
+from maskwright.beginning import begun_with, fingerprint_of, resumable, write_beginning
+from maskwright.dataset import Dataset
+from maskwright.errors import UserError
 from maskwright.run import Run
 from maskwright.train import train
+from maskwright.writing import write_shards
 from tiny_world import QUICK, world
+
+
+def refused(data, out):
+    with pytest.raises(UserError) as caught:
+        train(data, out, resume=True, dry_run=True)
+    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +64,48 @@ def test_processes_that_torchrun_starts_again_go_on_by_themselves(tiny, tmp_path
     said = []
     train(data, out, say=said.append, **QUICK)  # it would be refused, since the output exists
     assert said[-1].startswith("trained 6 steps in ")
+
+
+def test_a_photo_that_was_renamed_or_replaced_makes_it_other_data(tiny, tmp_path):
+    data, run, _ = tiny
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    assert fingerprint_of(other) == fingerprint_of(data)
+    photo = other / "train" / "train_0.png"
+    photo.rename(photo.with_name("renamed.png"))
+    renamed = fingerprint_of(other)
+    assert renamed["train"] != fingerprint_of(data)["train"]
+    assert renamed["val"] == fingerprint_of(data)["val"]
+    photo.with_name("renamed.png").rename(photo)
+    assert train(other, run, resume=True, dry_run=True).settings.steps == 6
+    with Picture.open(photo) as picture:
+        picture.save(photo, compress_level=0)  # the same pixels in another number of bytes
+    assert refused(other, run) == (
+        "a run goes on with the data that it began with\n"
+        f"  {other}: the train split\n"
+        "fix: give the old data back, or start anew: --overwrite"
+    )
+
+
+def test_data_in_shards_has_a_fingerprint_and_other_data_is_refused(tiny, tmp_path):
+    data, run, _ = tiny
+    sharded, out = tmp_path / "sharded", tmp_path / "run"
+    shutil.copytree(data, sharded)
+    for split in ("train", "val", "test"):
+        write_shards(Dataset.read_split(data, split), sharded / "annotations", f"instances_{split}", 2)
+        (sharded / "annotations" / f"instances_{split}.json").unlink()
+    found = fingerprint_of(sharded)
+    assert set(found) == {"train", "val"}
+    shutil.copytree(run, out)
+    replace(Run.read(out), fingerprint=found).write()
+    assert train(sharded, out, resume=True, dry_run=True).settings.steps == 6
+    shard = sharded / "annotations" / "instances_train-00001-of-00003.json"
+    document = json.loads(shard.read_text())
+    document["annotations"][0]["category_id"] = 3 - document["annotations"][0]["category_id"]
+    shard.write_text(json.dumps(document))
+    assert fingerprint_of(sharded)["val"] == found["val"]
+    assert refused(sharded, out) == (
+        "a run goes on with the data that it began with\n"
+        f"  {sharded}: the train split\n"
+        "fix: give the old data back, or start anew: --overwrite"
+    )

@@ -1,13 +1,14 @@
 """Shards are found whole, or what is missing or odd about them is named."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from maskwright.dataset import Dataset, Image
 from maskwright.errors import UserError
 from maskwright.objects import Images, packed
-from maskwright.shards import find_shards, shard_name, shards_of
+from maskwright.shards import find_shards, means_coco, photos_beside, shard_name, shards_of, split_files
 
 
 def shard(folder, number, total, *, stem="d", images=(), rows=(), categories=((1, "nut"),)):
@@ -38,6 +39,46 @@ def test_a_folder_a_pattern_and_the_plain_name_find_the_same(tmp_path):
     assert find_shards(tmp_path / "e.json") == []
     assert shards_of(tmp_path / "nothing", "d") == []
     assert Dataset.load(made[0]).ids.tolist() == [1]
+
+
+def test_the_files_of_a_split_are_one_or_its_shards(tmp_path):
+    data = tmp_path / "data[1]"  # which is no pattern
+    (data / "annotations").mkdir(parents=True)
+    made = [shard(data / "annotations", n, 2, stem="instances_val", images=[n + 1]) for n in (0, 1)]
+    (data / "annotations" / "instances_train.json").write_text(made[0].read_text())
+    assert split_files(data, "val") == made
+    assert split_files(data, "train") == [data / "annotations" / "instances_train.json"]
+    assert split_files(data, "test") == []
+    assert len(Dataset.read_split(data, "val").images) == 2
+    assert Dataset.read_split(data, "test") is None
+
+
+def test_what_means_a_coco_file(tmp_path):
+    shard(tmp_path / "d", 0, 1)
+    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "x.jpg").write_bytes(b"")
+    for name in ("d", "d/d.json", "d/d-*.json", "d/d-*", "d/d-00000-of-00001.json", "x.json"):
+        assert means_coco(tmp_path / name), name
+    for name in ("", "d/e.json", "d/e-*.json", "x.jpg", "x.*", "nothing", "nothing/d.json"):
+        assert not means_coco(tmp_path / name), name
+
+
+def test_photos_lie_beside_the_annotations_in_a_folder_of_their_split(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "val").mkdir(parents=True)
+    made = [shard(data / "annotations", n, 2, stem="instances_val", images=[n + 1]) for n in (0, 1)]
+    place = data / "annotations"
+    for path in (place, place / "instances_val.json", place / "instances_val-*.json", made[1]):
+        assert photos_beside(path) == data / "val", path
+    (tmp_path / "link.json").symlink_to(made[0])
+    assert photos_beside(tmp_path / "link.json") == data / "val"
+    monkeypatch.chdir(place)
+    assert photos_beside(Path(made[0].name)) == data / "val"
+    assert photos_beside(place / "instances_test.json") is None
+    other = shard(tmp_path / "elsewhere", 0, 1, stem="instances_val")
+    assert photos_beside(other) is None
+    shard(place, 0, 1, stem="instances_train")
+    assert photos_beside(place / "instances_train.json") is None  # the photos are not there
 
 
 def test_missing_shards_are_named(tmp_path):

@@ -18,6 +18,7 @@ from maskwright.models.start import beginning
 from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
 from maskwright.settings import TrainSettings
+from maskwright.shards import split_files
 
 MAY_CHANGE = ("devices", "on", "workers", "micro_batch", "tracker", "log_every", "preflight")
 """Settings that say how a training is done and not what it learns; a resumed one may be given others."""
@@ -97,17 +98,17 @@ def write_beginning(run: Run, made: Plan, facts: Mapping[str, Any], tested: Mapp
 
 
 def fingerprint_of(data: Path) -> dict[str, str]:
-    """Return what tells one training set from another: per split a hash of its annotation file and its photos' sizes.
+    """Return what tells one training set from another: per split a hash of its annotation files and its photos' sizes.
 
     Sizes in bytes stand for the photos' content: a photo that was replaced nearly always has another one, and reading a
     million photos to make sure would delay every start by hours.
     """
     found = {}
     for split in SPLITS:
-        path = data / "annotations" / f"instances_{split}.json"
-        if split == "test" or not path.is_file():
+        paths = split_files(data, split)
+        if split == "test" or not paths:
             continue
-        digest = hashlib.sha256(sha256(path).encode())
+        digest = hashlib.sha256("".join(map(sha256, paths)).encode())
         for photo in sorted((data / split).rglob("*")):
             if photo.is_file():
                 digest.update(f"{photo.relative_to(data).as_posix()} {photo.stat().st_size}\n".encode())

@@ -34,7 +34,7 @@ from maskwright.objects import (
 )
 from maskwright.pieces import Pieces, collector_paused, read_in_pieces, read_json
 from maskwright.segmentations import rle_of
-from maskwright.shards import find_shards
+from maskwright.shards import coco_files, split_files
 
 __all__ = [  # those of `objects` too
     "SPLITS",
@@ -320,10 +320,8 @@ class Dataset:
     @staticmethod
     def read_split(data: Path, split: str) -> Dataset | None:
         """Read one split of a prepared data folder; `None` if the folder has no such split."""
-        path = data / "annotations" / f"instances_{split}.json"
-        if path.is_file():
-            return Dataset.read(path, data / split)
-        return Dataset._of_shards(shards, data / split) if (shards := find_shards(path)) else None
+        paths = split_files(data, split)
+        return Dataset._of_files(paths, data / split) if paths else None
 
     @staticmethod
     def load(path: str | Path, folder: str | Path | None = None) -> Dataset:
@@ -338,12 +336,12 @@ class Dataset:
             UserError: As `read`; and if shards are missing, or differ in categories, or use an id twice.
         """
         path, photos = Path(path), None if folder is None else Path(folder)
-        shards = [] if path.is_file() else find_shards(path)
-        return Dataset._of_shards(shards, photos) if shards else Dataset.read(path, photos)
+        return Dataset._of_files(coco_files(path) or [path], photos)
 
     @staticmethod
-    def _of_shards(paths: Sequence[Path], folder: Path | None) -> Dataset:
-        return _joined([Dataset.read(path, folder) for path in paths], [str(path) for path in paths])
+    def _of_files(paths: Sequence[Path], folder: Path | None) -> Dataset:
+        parts = [Dataset.read(path, folder) for path in paths]
+        return parts[0] if len(parts) == 1 else _joined(parts, [str(path) for path in paths])
 
     def write(self, path: Path) -> None:
         """Write COCO JSON: RLE segmentations, ids as they stand; the file appears whole or not at all."""

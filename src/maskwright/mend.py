@@ -23,7 +23,7 @@ from maskwright.errors import UserError
 from maskwright.facts import Facts, SplitView, near
 from maskwright.files import UnreadableImage, atomic_file, link_or_copy, read_grey, sha256
 from maskwright.findings import SAME_IOU, number
-from maskwright.shards import find_shards
+from maskwright.shards import split_files
 
 KEPT_IN = ("test", "val", "train")
 """A photo that stands in several splits is kept in the first of these: scores stay comparable with earlier ones, and
@@ -239,8 +239,7 @@ class _Part:
         d = Dataset.read_split(data, split)
         if d is None:
             return None
-        path = data / "annotations" / f"instances_{split}.json"
-        paths = [path] if path.is_file() else find_shards(path)
+        paths = split_files(data, split)
         documents = [read_json(path) for path in paths]
         images = [item for document in documents for item in document["images"]]
         rows = [item for document in documents for item in document.get("annotations") or ()]

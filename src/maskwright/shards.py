@@ -31,6 +31,83 @@ def shards_of(folder: Path, stem: str) -> list[Path]:
     return sorted(path for match, path in found if match and match["stem"] == stem)
 
 
+def unnumbered(path: Path) -> Path:
+    """Return the name without numbers of a shard; that of another file is its own.
+
+    Example:
+        >>> unnumbered(Path("instances_train-00003-of-00012.json")).name
+        'instances_train.json'
+    """
+    match = _SHARD.fullmatch(path.name)
+    return path.with_name(f"{match['stem']}.json") if match else path
+
+
+def split_files(data: Path, split: str) -> list[Path]:
+    """Return the files with a split's annotations in a prepared data folder: one, or its shards; none: no such split.
+
+    Raises:
+        UserError: If shards are missing.
+    """
+    return named_files(data / "annotations" / f"instances_{split}.json")
+
+
+def named_files(path: Path) -> list[Path]:
+    """Return the file of a name, or else the shards for which the name stands, in order; empty if there are none.
+
+    Raises:
+        UserError: If shards are missing.
+    """
+    return [path] if path.is_file() else _complete(shards_of(path.parent, path.stem))
+
+
+def coco_files(path: Path) -> list[Path]:
+    """Return the file that a path names, or the shards that it stands for as `find_shards` says."""
+    return [path] if path.is_file() else find_shards(path)
+
+
+def means_coco(path: Path) -> bool:
+    """Tell whether a path means a COCO file: one that ends in .json, or shards by any way of naming them."""
+    if path.is_dir():
+        return any(_SHARD.fullmatch(item.name) for item in path.iterdir())
+    if path.is_file():
+        return path.suffix.lower() == ".json"
+    found = shards_of(path.parent, path.stem)
+    if not found and glob.has_magic(str(path)):
+        found = [Path(name) for name in glob.glob(str(path))]
+    return bool(found) and all(item.suffix.lower() == ".json" for item in found)
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder where a COCO file is needed, unless shards of one lie in it.
+
+    Raises:
+        UserError: If it is such a folder.
+    """
+    if path.is_dir() and not means_coco(path):
+        raise UserError(
+            "a COCO file is needed, and this is a folder",
+            [str(path)],
+            "name the file, for example DATA/annotations/instances_val.json or OUT/detections.json",
+        )
+
+
+def photos_beside(path: Path) -> Path | None:
+    """Return where `prepare` laid the photos of annotations: DATA/val for DATA/annotations/instances_val.json.
+
+    Args:
+        path: The file; or shards, by any way of naming them.
+
+    Returns:
+        The folder; `None` if there is none there.
+    """
+    names = {unnumbered(file if file.parent.name == "annotations" else file.resolve()) for file in coco_files(path)}
+    if len(names) != 1:
+        return None
+    name = names.pop()
+    folder = name.parent.parent / name.stem.removeprefix("instances_")
+    return folder if name.parent.name == "annotations" and folder.is_dir() else None
+
+
 def find_shards(path: Path) -> list[Path]:
     """Find the shards that a folder, a pattern or the name without numbers stands for.
 
@@ -51,8 +128,7 @@ def find_shards(path: Path) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(str(path)))
         what = "the pattern matches no file"
     else:
-        found = shards_of(path.parent, path.stem)
-        return _complete(found)
+        return _complete(shards_of(path.parent, path.stem))
     if not found:
         raise UserError(what, [str(path)], f"name the file, or shards such as {shard_name('instances_train', 0, 12)}")
     if not path.is_dir() and not any(_SHARD.fullmatch(item.name) for item in found):
