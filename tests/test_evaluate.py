@@ -9,6 +9,7 @@ import pytest
 
 from maskwright import UserError, evaluate, pixels
 from maskwright.dataset import Dataset, from_coco
+from maskwright.writing import write_shards
 
 SIZE = (60, 80)
 
@@ -263,6 +264,26 @@ def test_photos_of_a_prepared_dataset_are_found_beside_it(tmp_path):
     assert evaluate(truth, complete).photos == str(tmp_path / "val")
     assert evaluate(truth, complete, photos=tmp_path).photos == str(tmp_path)
     assert evaluate(Dataset.read(truth, tmp_path / "val"), complete).photos == str(tmp_path / "val")
+
+
+def test_shards_are_scored_like_one_file(files, tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "run").mkdir()
+    complete = from_coco(small_truth() | {"annotations": small_results()}, "d")
+    write_shards(from_coco(small_truth(), "t"), tmp_path / "annotations", "instances_val", 1)
+    write_shards(complete, tmp_path / "found", "detections", 2)
+    whole = evaluate(*files, bootstrap=0)
+    place = tmp_path / "annotations"
+    for path in (place, place / "instances_val.json", str(place / "instances_val-*.json")):
+        for detections in (files[1], tmp_path / "found" / "detections.json"):
+            result = evaluate(path, detections, bootstrap=0)
+            assert result.metrics == whole.metrics
+            assert result.matches == whole.matches
+            assert (result.photos, result.truth) == (str(tmp_path / "val"), str(path))
+    one = evaluate(place / "instances_val-00000-of-00003.json", complete.select(np.array([0])), bootstrap=0)
+    assert one.counts["objects"] == 2
+    assert one.photos == str(tmp_path / "val")
+    assert refused(tmp_path / "run", files[1]).startswith("a COCO file is needed, and this is a folder")
 
 
 def test_an_evaluation_during_training_is_quick_enough_to_repeat(files):

@@ -14,6 +14,7 @@ from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.masks import MasksWritten, masks, safe_name, write_mask_images
+from maskwright.writing import write_shards
 
 SIZE = (12, 16)
 HAMMER = Category(1, "hammer")
@@ -324,6 +325,24 @@ def test_a_score_for_truth_is_refused(tmp_path):
         f"  {tmp_path / 'd.json'}\n"
         "fix: leave --score away"
     )
+
+
+def test_shards_are_drawn_like_one_file(tmp_path):
+    names = tuple(f"{n}.png" for n in range(3))
+    whole = dataset(truth(1, 1, LEFT), truth(2, 1, RIGHT), truth(3, 1, SMALL), names=names)
+    (tmp_path / "val").mkdir()
+    for name in names:
+        PillowImage.new("RGB", (SIZE[1], SIZE[0])).save(tmp_path / "val" / name)
+    place = tmp_path / "annotations"
+    write_shards(whole, place, "instances_val", 2)
+    for number, path in enumerate((place, place / "instances_val.json", place / "instances_val-*.json")):
+        out = tmp_path / f"out{number}"
+        assert masks(path, out) == MasksWritten(images=3, objects=3)
+        assert [int((read(out / name)[0] > 0).sum()) for name in names] == [36, 54, 1]
+        masks(path, tmp_path / f"labelme{number}", form="labelme")
+        label = json.loads((tmp_path / f"labelme{number}" / "0.json").read_text())
+        assert os.path.normpath(tmp_path / f"labelme{number}" / label["imagePath"]) == str(tmp_path / "val" / "0.png")
+    assert masks(place / "instances_val-00001-of-00002.json", tmp_path / "one").objects == 1
 
 
 def test_a_folder_instead_of_a_file(tmp_path):

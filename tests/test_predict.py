@@ -19,6 +19,7 @@ from maskwright.files import read_photo
 from maskwright.models import ARCHITECTURES
 from maskwright.predict import find_photos, load, predict
 from maskwright.run import LAST, Run
+from maskwright.writing import write_shards
 from tiny_world import CATEGORIES, COLOURS, write_data
 
 LOW = 0.1
@@ -290,6 +291,20 @@ def test_a_coco_file_keeps_its_ids_and_needs_no_copy_of_its_photos(run, data, tm
     by_split = predict(run, data, tmp_path / "b", split="test")
     assert by_split.coco()["annotations"] == by_path.coco()["annotations"]
     assert by_split.images == by_path.images
+
+
+def test_shards_name_the_photos_like_one_file(data, tmp_path):
+    whole = find_photos(data / "annotations" / "instances_val.json")
+    place = tmp_path / "annotations"
+    shutil.copytree(data / "val", tmp_path / "val")
+    made = write_shards(Dataset.read_split(data, "val"), place, "instances_val", 2)
+    for path in (place, place / "instances_val.json", place / "instances_val-*.json"):
+        found = find_photos(path)
+        assert [image for image, _ in found] == [image for image, _ in whole]
+        assert [file for _, file in found] == [tmp_path / "val" / f"val_{n}.png" for n in range(3)]
+    assert [file.name for _, file in find_photos(made[1])] == ["val_2.png"]
+    shutil.copy(data / "val" / "val_0.png", place)
+    assert [file for _, file in find_photos(place)] == [place / "val_0.png"]  # a folder of photos is that first
 
 
 def test_a_coco_file_beside_its_photos_finds_them(data, tmp_path):

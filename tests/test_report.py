@@ -27,6 +27,7 @@ from maskwright.report.outcomes import Tally, outcome, steps, tally
 from maskwright.report.outlines import box_path, loops, outline, simplify, svg_path, top_of
 from maskwright.report.page import _short
 from maskwright.report.training import Training, read_training
+from maskwright.writing import write_shards
 
 CHROMIUM = Path("/usr/bin/chromium")
 SIZE = (48, 64)
@@ -468,6 +469,18 @@ def test_training_counts_the_photos_it_learned_from(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"data": str(tmp_path / "data")}))
     training = read_training(tmp_path)
     assert (training.train_photos, training.train_objects) == (4, {"hammer": 3, "nut <b>": 1})
+
+
+def test_shards_are_reported_like_one_file(world, html, tmp_path):
+    (tmp_path / "run").mkdir()
+    write_shards(the_truth(), tmp_path / "data" / "annotations", "instances_train", 3)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"data": str(tmp_path / "data")}))
+    training = read_training(tmp_path / "run")
+    assert (training.train_photos, training.train_objects) == (4, {"hammer": 3, "nut <b>": 1})
+    evaluation = content(world, truth=str(tmp_path / "data" / "annotations" / "instances_train.json"))
+    page = report(evaluation, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "cannot be read" not in page
+    assert data_of(page)["photos"] == data_of(html)["photos"]
 
 
 def test_a_long_log_is_thinned_by_averages(tmp_path):

@@ -22,6 +22,7 @@ from maskwright.dataset import Dataset, collector_paused, from_coco, from_result
 from maskwright.errors import Problem, UserError
 from maskwright.files import provenance, refuse_existing, refuse_input, write_json
 from maskwright.settings import EvaluateSettings
+from maskwright.shards import photos_beside, refuse_folder
 
 Kind = Literal["segm", "bbox"]
 
@@ -136,8 +137,9 @@ def evaluate(
     list of results are those of the truth.
 
     Args:
-        truth: A COCO file, or a dataset.
-        detections: A complete COCO file whose annotations have scores, a bare COCO list of results, or a dataset.
+        truth: A COCO file, or shards of one, as `Dataset.load` takes them; or a dataset.
+        detections: A complete COCO file whose annotations have scores, or shards of one; a bare COCO list of results;
+            or a dataset.
         out: The JSON file to write; nothing is written if not given.
         photos: Folder of the photos, for the report; found beside a prepared dataset if not given.
         overwrite: Replace `out` if it exists.
@@ -466,15 +468,15 @@ def _read_truth(truth: str | Path | Dataset) -> tuple[Dataset, Path | None]:
     if isinstance(truth, Dataset):
         data, path, name = truth, None, "the truth"
     else:
-        path, name = _file(truth), str(truth)
-        document = read_json(path)
+        path, name = Path(truth), str(truth)
+        document = _content(path)
         if isinstance(document, list):
             raise UserError(
                 "the truth is a bare list of results, not a COCO dataset",
                 [name],
                 "give the truth first, then the detections: maskwright evaluate TRUTH DETECTIONS",
             )
-        data = from_coco(document, name)
+        data = document if isinstance(document, Dataset) else from_coco(document, name)
     if not (~data.crowd).any():
         crowds = f"; {len(data):,} crowds, which are not scored" if len(data) else ""
         raise UserError(
@@ -489,8 +491,8 @@ def _read_detections(detections: str | Path | Dataset, true: Dataset) -> tuple[D
     if isinstance(detections, Dataset):
         data, path, name = detections, None, "the detections"
     else:
-        path, name = _file(detections), str(detections)
-        document = read_json(path)
+        path, name = Path(detections), str(detections)
+        document = _content(path)
         if isinstance(document, list):
             try:
                 data = from_results(document, true, name)
@@ -498,7 +500,7 @@ def _read_detections(detections: str | Path | Dataset, true: Dataset) -> tuple[D
                 _check_results(document, true, name)  # says more where it is the ids or the scores
                 raise
         else:
-            data = from_coco(document, name)
+            data = document if isinstance(document, Dataset) else from_coco(document, name)
     without = np.flatnonzero(np.isnan(data.scores))
     if len(without):
         raise UserError(
@@ -542,15 +544,10 @@ def _strangers(rows: list[tuple[int, Any]], key: str, known: set[int]) -> list[t
     return [(n, row[key]) for n, row in rows if type(row.get(key)) is int and row[key] not in known]
 
 
-def _file(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(
-            "a COCO file is needed, and this is a folder",
-            [str(path)],
-            "name the file, for example DATA/annotations/instances_val.json or OUT/detections.json",
-        )
-    return path
+def _content(path: Path) -> Any:
+    """Return what a JSON file says, a COCO dataset or a bare list of results; or the dataset that shards hold."""
+    refuse_folder(path)
+    return read_json(path) if path.is_file() else Dataset.load(path)
 
 
 def _photo_folder(photos: str | Path | None, true: Dataset, truth_path: Path | None) -> Path | None:
@@ -559,12 +556,7 @@ def _photo_folder(photos: str | Path | None, true: Dataset, truth_path: Path | N
         if not Path(photos).is_dir():
             raise UserError("the photo folder does not exist", [str(photos)], "check the path, or leave --photos away")
         return Path(photos)
-    if true.folder is not None or truth_path is None:
-        return true.folder
-    split = truth_path.stem.removeprefix("instances_")
-    beside = truth_path.parent.parent / split
-    is_prepared = truth_path.parent.name == "annotations" and split != truth_path.stem and beside.is_dir()
-    return beside if is_prepared else None
+    return true.folder if true.folder is not None or truth_path is None else photos_beside(truth_path)
 
 
 def _coco_line(name: str, value: float | None, limit: int) -> str:

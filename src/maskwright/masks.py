@@ -24,6 +24,7 @@ from maskwright.files import atomic_folder, refuse_existing, refuse_input, write
 from maskwright.formats import Written, plural
 from maskwright.formats.names import name_problems, safe_name
 from maskwright.settings import MaskForm, MasksSettings
+from maskwright.shards import photos_beside, refuse_folder
 
 Form = Literal["categories", "instances", "ids"]
 
@@ -82,7 +83,7 @@ def masks(
     See `write_mask_images` for the names, the forms, and what happens where objects overlap.
 
     Args:
-        coco_file: The COCO file; its photos are not needed.
+        coco_file: The COCO file, or shards of one, as `Dataset.load` takes them; the photos are not needed.
         out: The folder to write; it appears whole or not at all.
         overwrite: Replace `out` if it exists.
         say: Called with lines about what was done.
@@ -98,14 +99,9 @@ def masks(
     coco_file, out = Path(coco_file), Path(out)
     tell = say or (lambda _text: None)
     refuse_input(out, coco_file)
-    if coco_file.is_dir():
-        raise UserError(
-            "a COCO file is needed, and this is a folder",
-            [str(coco_file)],
-            "name the file, for example DATA/annotations/instances_val.json or OUT/detections.json",
-        )
+    refuse_folder(coco_file)
     refuse_existing(out, overwrite=overwrite)
-    dataset = Dataset.read(coco_file)
+    dataset = Dataset.load(coco_file)
     if chosen.score is not None:
         if len(dataset) and np.isnan(dataset.scores).all():
             raise UserError(
@@ -145,9 +141,8 @@ def _write_foreign(dataset: Dataset, folder: Path, form: MaskForm) -> MasksWritt
 
 def _photo_folder(coco_file: Path) -> Path | None:
     """Return where the photos of an annotation file are, if it lies in a folder that `prepare` made."""
-    data, split = coco_file.resolve().parent, coco_file.stem.removeprefix("instances_").partition("-")[0]
-    folder = data.parent / split
-    return folder if data.name == "annotations" and split in SPLITS and folder.is_dir() else None
+    folder = photos_beside(coco_file)
+    return folder if folder is not None and folder.name in SPLITS else None
 
 
 def _no_masks(count: int) -> UserError:

@@ -27,6 +27,7 @@ from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.run import Run
 from maskwright.settings import PredictSettings
+from maskwright.shards import coco_files, means_coco, photos_beside
 
 __all__ = ["Detections", "Model", "load", "predict"]
 
@@ -112,8 +113,8 @@ def predict(
 
     Args:
         run: A folder that `train` wrote.
-        photos: A photo, a folder of photos (searched through), a COCO JSON file, or a prepared data folder with the
-            `split` setting.
+        photos: A photo, a folder of photos (searched through), a COCO JSON file or shards of one, or a prepared data
+            folder with the `split` setting.
         out: The folder to make.
         overwrite: Replace it if it exists.
         say: Called with each line of text.
@@ -169,7 +170,7 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
     """Return the photos that a path means, each with its COCO entry, ids from 1 in order of name.
 
     Args:
-        photos: A photo, a folder, a COCO JSON file, or a prepared data folder with `split`.
+        photos: A photo, a folder, a COCO JSON file or shards of one, or a prepared data folder with `split`.
         split: Of a prepared data folder.
 
     Raises:
@@ -180,13 +181,14 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
         if dataset is None:
             raise UserError(f"the data folder has no {split} split", [str(photos)], "name another split")
         return [(image, dataset.photo_path(image)) for image in dataset.images]
-    if not photos.exists():
+    coco = means_coco(photos)
+    if not photos.exists() and not coco:
         raise UserError("the photos do not exist", [str(photos)], "check the path")
-    if photos.is_file() and photos.suffix.lower() == ".json":
-        dataset = Dataset.read(photos, _photo_folder(photos))
+    files = photo_files(photos) if photos.is_dir() else [photos]
+    if coco and not (photos.is_dir() and files):
+        dataset = Dataset.load(photos, photos_beside(photos) or coco_files(photos)[0].parent)
         return [(image, dataset.photo_path(image)) for image in dataset.images]
-    root = photos.parent if photos.is_file() else photos
-    files = [photos] if photos.is_file() else photo_files(photos)
+    root = photos if photos.is_dir() else photos.parent
     if not files:
         links = [_not_followed(found) for found in [linked_folders(photos)] if found]
         raise UserError(
@@ -209,13 +211,6 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
 def _not_followed(links: Sequence[Path]) -> str:
     what = "1 link to a folder is" if len(links) == 1 else f"{len(links):,} links to folders are"
     return f"{what} not followed ({some(str(path) for path in links)})"
-
-
-def _photo_folder(annotations: Path) -> Path:
-    """Return where a COCO file's photos are: DATA/test for DATA/annotations/instances_test.json, else beside it."""
-    split = annotations.stem.removeprefix("instances_")
-    sibling = annotations.parent.parent / split
-    return sibling if annotations.parent.name == "annotations" and sibling.is_dir() else annotations.parent
 
 
 def _bar(total: int, shown: bool) -> Any:

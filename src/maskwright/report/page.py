@@ -187,6 +187,8 @@ def _dataset(content: Mapping[str, Any], key: str, truth: Dataset | None, notes:
         notes.append(f"The evaluation names no {key} file.")
         return None
     try:
+        if not Path(path).is_file():
+            return Dataset.load(path)  # shards, which are complete COCO files; or it says what is wrong
         document = read_json(Path(path))
         if isinstance(document, list) and truth is not None:
             empty = truth.select(np.zeros(len(truth), dtype=np.bool_))

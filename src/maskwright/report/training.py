@@ -11,6 +11,7 @@ from typing import Any
 
 from maskwright.dataset import read_json
 from maskwright.errors import UserError
+from maskwright.shards import split_files
 
 MOST_POINTS = 400
 """A curve is thinned to so many points: more than a chart has pixels for."""
@@ -177,12 +178,12 @@ def _train_split(data: Path | None) -> tuple[int | None, dict[str, int]]:
     if data is None:
         return None, {}
     try:
-        document = read_json(data / "annotations" / "instances_train.json")
-        names = {item["id"]: str(item["name"]) for item in document["categories"]}
+        documents = [read_json(path) for path in split_files(data, "train")]
+        names = {item["id"]: str(item["name"]) for document in documents for item in document["categories"]}
         counts = dict.fromkeys(names.values(), 0)
-        for item in document["annotations"]:
+        for item in (item for document in documents for item in document["annotations"]):
             if not item.get("iscrowd"):
                 counts[names[item["category_id"]]] += 1
-        return len(document["images"]), counts
+        return sum(len(document["images"]) for document in documents) if documents else None, counts
     except (UserError, KeyError, TypeError):
         return None, {}  # the run's data may have moved; the page then gives no advice that needs it
