@@ -134,6 +134,65 @@ def test_captions_beside_the_instances_are_left_out(tmp_path):
     }
 
 
+def shard(tmp_path, number, total, doc=None, stem="instances_train"):
+    doc = document([entry(number + 1)]) if doc is None else doc
+    world(tmp_path, doc, f"annotations/{stem}-{number:05d}-of-{total:05d}.json", "train")
+    return tmp_path / "raw" / "annotations"
+
+
+def test_shards_of_a_split_are_one_file(tmp_path):
+    for number in (0, 1):
+        place = shard(tmp_path, number, 2)
+    made, said = run(tmp_path / "raw", tmp_path)
+    assert (made.photos, made.objects) == ({"train": 2}, {"train": 2})
+    assert f"understood: train: COCO file {place}/instances_train.json with 2 photos (in {tmp_path}/raw/train)" in said
+    assert "splits are kept as the files give them (train)" in said
+
+
+def test_a_file_goes_before_shards_of_its_name(tmp_path):
+    shard(tmp_path, 0, 2)
+    world(tmp_path, document([entry(7)]), "annotations/instances_train.json", "train")
+    made, _ = run(tmp_path / "raw", tmp_path)
+    assert (made.photos, made.objects) == ({"train": 1}, {"train": 1})
+    assert {item.path.name: item.why for item in made.skipped} == {
+        "instances_train-00000-of-00002.json": "a shard, and instances_train.json is there",
+        "1.jpg": "photo that the COCO file does not list",
+    }
+
+
+def test_shards_that_do_not_fit_together(tmp_path):
+    shard(tmp_path, 0, 2)
+    place = shard(tmp_path, 1, 2, document([entry(2)], categories=[{"id": 1, "name": "round"}]))
+    second = "annotations/instances_train-00001-of-00002.json"
+    assert fails(tmp_path / "raw", tmp_path) == (
+        f"shards differ in categories\n  {second}: not those of instances_train-00000-of-00002.json\n"
+        "fix: write the shards anew"
+    )
+    (place / "instances_train-00001-of-00002.json").write_text("[]")
+    assert fails(tmp_path / "raw", tmp_path) == (
+        f"shards of a COCO file are something else\n  {second}\nfix: write the shards anew"
+    )
+    (place / "instances_train-00001-of-00002.json").write_text("[")
+    assert fails(tmp_path / "raw", tmp_path).startswith(f"the file is not valid JSON\n  {second}: ")
+    shard(tmp_path, 1, 2, document([entry(1, "2.jpg")]))
+    assert fails(tmp_path / "raw", tmp_path).startswith("photos share an id, so nobody can tell whose an object is")
+
+
+def test_files_of_another_form_that_are_numbered_like_shards(tmp_path):
+    for number in (0, 3):
+        place = shard(tmp_path, number, 5, {"shapes": [], "images": []}, "frame")
+    photo(tmp_path / "raw" / "train" / "1.jpg")
+    found, skipped = coco.find_sources(tmp_path / "raw")
+    assert found == []
+    assert [(item.path, item.why) for item in skipped] == [
+        (place / f"frame-0000{number}-of-00005.json", "not a COCO dataset") for number in (0, 3)
+    ]
+    assert fails(place / "frame-*.json", tmp_path).startswith("shards of the dataset are missing: 3 of 5")
+    for number in (1, 2, 4):
+        shard(tmp_path, number, 5, {"shapes": [], "images": []}, "frame")
+    assert fails(place / "frame.json", tmp_path).startswith("the file is not a COCO dataset: it needs 'images'")
+
+
 def test_several_files_without_splits_in_their_names(tmp_path):
     world(tmp_path, name="a.json")
     message = fails(world(tmp_path, name="b.json"), tmp_path)

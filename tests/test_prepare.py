@@ -354,6 +354,57 @@ def test_ray_gives_the_same_bytes(tmp_path):
     assert any("instances_train-00000-of-" in name for name in made["ray"])
 
 
+def test_data_in_shards_is_prepared_again_like_data_in_files(tmp_path):
+    """As the advice of `check` for leaks has it: `prepare DATA -o NEW --resplit`."""
+    root = world(tmp_path / "raw", [f"p{n}" for n in range(30)])
+    annotations, made = {}, {}
+    for kind, shard in (("whole", None), ("shards", 1)):  # more shards than forms with one file a photo may have
+        data, kept = tmp_path / kind, tmp_path / f"{kind}, kept"
+        prepare(root, out=data, shard=shard)
+        prepare(data, out=kept)
+        annotations[kind] = {p.name: p.read_bytes() for p in (kept / "annotations").iterdir()}
+        made[kind] = prepare(data, out=tmp_path / f"{kind}, anew", resplit=True, val_share=0.3)
+    assert len(list((tmp_path / "shards" / "annotations").iterdir())) == 30
+    assert annotations["shards"] == annotations["whole"]
+    assert len(annotations["whole"]) == 3
+    assert made["shards"].photos == made["whole"].photos
+    assert sum(made["shards"].photos.values()) == 30
+    assert made["shards"].mends == ()
+    assert {item.path.name for item in made["shards"].skipped} == {"prepare.json"}
+    story = json.loads((tmp_path / "shards, anew" / "prepare.json").read_text())
+    assert sum(item.get("kind") == "annotations" for item in story["files"]) == 30
+
+
+def test_shards_are_named_in_every_way_that_they_are_loaded_by(tmp_path):
+    for split in ("train", "val"):
+        world(tmp_path / "raw" / f"nut_{split}", [f"{split}{n}" for n in range(4)])
+    data = tmp_path / "DATA"
+    prepare(tmp_path / "raw", out=data, shard=3)
+    place = data / "annotations"
+    for number, name in enumerate(("instances_train.json", "instances_train-*.json", "instances_train-*")):
+        made = prepare(place / name, out=tmp_path / f"a{number}", val_share=0.25, test_share=0)
+        assert (made.photos, made.form) == ({"train": 3, "val": 1}, "coco")
+        made = prepare(data / "train", place / name, out=tmp_path / f"b{number}", val_share=0.25, test_share=0)
+        assert made.photos == {"train": 3, "val": 1}
+    made = prepare(place / "instances_train-00001-of-00002.json", out=tmp_path / "c", val_share=0, test_share=0)
+    assert made.photos == {"train": 1}
+    assert prepare(place, out=tmp_path / "d").photos == {"train": 4, "val": 4}
+    assert fails(place / "instances_test.json", out=tmp_path / "e") == (
+        f"the input does not exist\n  {place}/instances_test.json\nfix: check the path"
+    )
+    assert fails(place / "instances_train.json", out=tmp_path / "e", form="yolo").startswith(
+        f"the input does not have the form yolo\n  {place}/instances_train.json\n"
+    )
+    assert fails(place / "instances_train.json", place, out=tmp_path / "e").startswith(
+        "two files were named; the first must be the folder of the photos"
+    )
+    (place / "instances_val-00001-of-00002.json").unlink()
+    assert fails(data, out=tmp_path / "e") == (
+        f"shards of the dataset are missing: 1 of 2\n  {place}/instances_val-00001-of-00002.json\n"
+        "fix: copy or write them anew"
+    )
+
+
 def test_splits_that_exist_can_be_made_anew(tmp_path):
     """A photo of train and its copy in val come together, and nothing is lost where names are equal."""
     for split, names in (("train", [f"p{n}" for n in range(12)]), ("val", [f"v{n}" for n in range(4)])):

@@ -164,7 +164,7 @@ def prepare(
     Example: maskwright prepare RAW -o DATA
 
     Args:
-        raw: A folder of photos and masks, a folder of photos alone, or a COCO file.
+        raw: A folder of photos and masks, a folder of photos alone, or a COCO file (or shards of one).
     """
     from maskwright.prepare import prepare
 
@@ -295,7 +295,7 @@ def predict(
 
     Args:
         run: A folder that train made.
-        photos: A photo, a folder of photos, a COCO file, or a folder that prepare made.
+        photos: A photo, a folder of photos, a COCO file (or shards of one), or a folder that prepare made.
     """
     from maskwright.predict import predict
 
@@ -318,7 +318,7 @@ def evaluate(
     Example: maskwright evaluate DATA/annotations/instances_test.json OUT/detections.json -o evaluation.json
 
     Args:
-        truth: A COCO file.
+        truth: A COCO file (or shards of one).
         detections: A COCO file or a COCO results list.
     """
     from maskwright.evaluate import evaluate
@@ -361,7 +361,7 @@ def masks(
     Example: maskwright masks OUT/detections.json -o MASKS
 
     Args:
-        coco_file: A COCO file.
+        coco_file: A COCO file (or shards of one).
     """
     from maskwright.masks import masks
 

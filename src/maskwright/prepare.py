@@ -44,6 +44,7 @@ from maskwright.memory import keep_freed_memory
 from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
 from maskwright.scratch import Column
 from maskwright.settings import FormName, PrepareSettings
+from maskwright.shards import means_coco
 from maskwright.splits import split_photos
 from maskwright.survey import NAMINGS, Survey, name_numbers, place_of
 from maskwright.writing import CocoWriter
@@ -106,8 +107,8 @@ def prepare(
 
     Args:
         raw: A folder of photos and masks in one of the forms of the documentation; or the photo folder, if `masks` is
-            given; or an annotation file.
-        masks: The folder of masks, or the annotation file, of the photos in `raw`.
+            given; or an annotation file, or shards of a COCO file, as `Dataset.load` takes them.
+        masks: The folder of masks, or the annotation file (or shards), of the photos in `raw`.
         out: The data folder to make.
         overwrite: Replace `out` if it exists.
         say: Called with what was understood, then with counts.
@@ -165,7 +166,7 @@ def _check(raw: Path, settings: PrepareSettings) -> None:
         )
     if settings.category is not None and not settings.category.strip():
         raise UserError("the category's name is empty", ["category ''"], "give a name: --category hammer")
-    if not raw.exists():
+    if not raw.exists() and not means_coco(raw):
         raise UserError("the input does not exist", [str(raw)], "check the path")
 
 
@@ -177,17 +178,18 @@ def _recognise(raw: Path, settings: PrepareSettings, each: Each) -> tuple[Found,
     found: list[Found] = []
     if settings.masks is not None:
         masks = _named("masks", settings.masks, root)
-        if raw.is_file():
+        if not raw.is_dir():
             raise UserError(
                 "two files were named; the first must be the folder of the photos",
                 [f"{raw} and {masks}"],
                 "name the folder of photos, then the masks: maskwright prepare PHOTOS MASKS -o DATA",
             )
-        if masks.is_file() or not _has_pictures(masks):
+        file = masks.is_file() or (not masks.is_dir() and means_coco(masks))
+        if file or not _has_pictures(masks):
             # An annotation file, or a folder of such: the form is found there, the photos are in the first folder.
             other = settings.model_copy(update={"photos": settings.photos or str(raw), "masks": None})
             found = _find(masks, other, each)
-            if found or masks.is_file():
+            if found or file:
                 place, settings = masks, other
     found = _most_special(found or _find(place, settings, each))
     if len(found) > 1:
@@ -221,6 +223,8 @@ def _most_special(found: Sequence[Found]) -> list[Found]:
 
 def _find(place: Path, settings: PrepareSettings, each: Each) -> list[Found]:
     wanted: Sequence[FormName] = FORMS if settings.form is None else (settings.form,)
+    if not place.exists():  # it stands for shards, which only COCO files have
+        wanted = [form for form in wanted if form == "coco"]
     if place.is_dir():
         endings = endings_below(place)
         each.expect(rows_of, endings.total())
@@ -260,9 +264,9 @@ def _unknown(place: Path, settings: PrepareSettings) -> UserError:
 def _named(what: str, name: str, root: Path) -> Path:
     """Return what the user named: a path, or a name inside the input folder."""
     path = Path(name)
-    if path.exists():
+    if path.exists() or means_coco(path):
         return path
-    if (root / name).exists():
+    if (root / name).exists() or means_coco(root / name):
         return root / name
     if any(inner.is_dir() for inner in root.glob(f"*/{name}")):
         return root / name  # a name that every split folder has

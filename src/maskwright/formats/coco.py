@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +35,13 @@ from maskwright.formats.photos import sight
 from maskwright.formats.shapes import sane_polygons
 from maskwright.pixels import Size
 from maskwright.settings import FormName, PrepareSettings
+from maskwright.shards import coco_files, means_coco, named_files, unnumbered
 
 NAME: FormName = "coco"
 EXPECTS = "one COCO .json file with images, annotations and categories, or one for each split, with the photos beside"
 
 MOST_FILES = 20
-"""A folder with more JSON files than this holds one file per photo, which is another form."""
+"""A folder with more JSON files than this, shards counted as one, holds one file per photo, which is another form."""
 
 _KEPT_IMAGE = {"id", "file_name", "width", "height"}
 _KEPT_ANNOTATION = {"id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd"}
@@ -75,20 +76,25 @@ def is_coco(document: Any) -> bool:
 
 
 def find(place: Path, settings: PrepareSettings) -> Found | None:
-    """Look for COCO files: the file that the user named, or those in a folder.
+    """Look for COCO files: the file or shards that the user named, or those in a folder.
 
     Raises:
         UserError: If a file is broken, or there are several and their names do not tell their splits.
     """
-    if place.is_file():
-        if place.suffix.lower() != ".json":
+    if not place.is_dir():
+        if not means_coco(place):
             return None
-        if settings.form == NAME:
-            return Found(NAME, place, f"the COCO file {place}", ([open_file(place)], []))
-        document = read_json(place)
-        return (
-            Found(NAME, place, f"the COCO file {place}", ([Source(place, document)], [])) if is_coco(document) else None
-        )
+        files = coco_files(place)
+        head = read_json(files[0])
+        if not is_coco(head):
+            if settings.form != NAME and place.exists():
+                return None
+            raise UserError(
+                "the file is not a COCO dataset: it needs 'images', 'annotations' and 'categories'",
+                [str(place)],
+                "export it as COCO instances",
+            )
+        return Found(NAME, place, f"the COCO file {place}", ([_source(place, head, files)], []))
     sources, skipped = find_sources(place)
     if not sources:
         if settings.form == NAME:
@@ -113,28 +119,32 @@ def find_sources(root: Path) -> tuple[list[Source], list[Skipped]]:
     skipped: list[Skipped] = []
     inner = [folder for folder in subfolders(root) if folder.name.lower() in {"annotations", *SPLIT_NAMES}]
     for folder in [root, *inner]:
-        files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+        files: dict[Path, list[Path]] = defaultdict(list)
+        for path in sorted(path for path in folder.glob("*.json") if not path.name.startswith(".")):
+            files[unnumbered(path)].append(path)
         if len(files) > MOST_FILES:
             continue
-        for path in files:
+        for path, all_parts in files.items():
             if folder == root and path.name == "prepare.json":
                 skipped.append(Skipped(path, "written by prepare"))
                 continue
+            parts = [path] if path in all_parts else all_parts  # as everywhere, what is whole goes before shards
+            skipped += [Skipped(part, f"a shard, and {path.name} is there") for part in all_parts if part not in parts]
             try:
-                document = read_json(path)
+                head = read_json(parts[0])
             except UserError:
                 if folder == root or len(files) == 1:
                     raise
-                skipped.append(Skipped(path, "not valid JSON"))
+                skipped += [Skipped(part, "not valid JSON") for part in parts]
                 continue
-            if is_coco(document):
+            if is_coco(head):
                 split = _split_of(path.stem) or SPLIT_NAMES.get(folder.name.lower())
-                found.append(Source(path, document, split))
+                found.append(_source(path, head, named_files(path), split))
             else:
-                skipped.append(Skipped(path, "not a COCO dataset"))
+                skipped += [Skipped(part, "not a COCO dataset") for part in parts]
     masks = [source for source in found if source.path.stem.lower().startswith("instances")]
     if masks and len(masks) < len(found):  # captions_*.json and person_keypoints_*.json lie beside the instances
-        skipped += [Skipped(s.path, "not the instances file") for s in found if s not in masks]
+        skipped += [Skipped(path, "not the instances file") for s in found if s not in masks for path in s.read]
         found = masks
     untold = [source for source in found if source.split is None]
     splits = Counter(source.split for source in found)
@@ -148,20 +158,30 @@ def find_sources(root: Path) -> tuple[list[Source], list[Skipped]]:
     return found, skipped
 
 
-def open_file(path: Path) -> Source:
-    """Read one COCO file that the user named; its photos are split anew.
+def _source(path: Path, head: dict[str, Any], files: Sequence[Path], split: str | None = None) -> Source:
+    """Return a COCO file, or one that is in shards, which are read as one.
+
+    Args:
+        path: How it was named.
+        head: What the first file says.
+        files: The file, or the shards.
+        split: What the name tells.
 
     Raises:
-        UserError: If it is not a COCO dataset.
+        UserError: If shards cannot be read, or do not fit together.
     """
-    document = read_json(path)
-    if not is_coco(document):
-        raise UserError(
-            "the file is not a COCO dataset: it needs 'images', 'annotations' and 'categories'",
-            [str(path)],
-            "export it as COCO instances",
-        )
-    return Source(path, document)
+    if list(files) == [path]:
+        return Source(path, head, split)
+    documents = [head, *(read_json(file) for file in files[1:])]
+    odd = [str(file) for file, document in zip(files, documents, strict=True) if not is_coco(document)]
+    if odd:
+        raise UserError("shards of a COCO file are something else", odd, "write the shards anew")
+    odd = [str(file) for file, d in zip(files, documents, strict=True) if d["categories"] != head["categories"]]
+    if odd:
+        where = [f"{file}: not those of {files[0].name}" for file in odd]
+        raise UserError("shards differ in categories", where, "write the shards anew")
+    joined = {key: [item for document in documents for item in document[key]] for key in ("images", "annotations")}
+    return Source(unnumbered(files[0]), {**head, **joined}, split, tuple(files))
 
 
 def read(found: Found, work: Work) -> Reading:
@@ -212,7 +232,7 @@ def read(found: Found, work: Work) -> Reading:
         coding=None,
         categories=names,
         photos=tuple(photos),
-        sources=tuple(source.path for source in sources),
+        sources=tuple(path for source in sources for path in source.read),
         skipped=_skipped(sources, root, used, skipped),
         splits=splits,
         mends=tally.mends(),
@@ -314,7 +334,7 @@ def _categories(
 
 def _skipped(sources: Sequence[Source], root: Path, used: set[Path], known: Sequence[Skipped]) -> tuple[Skipped, ...]:
     """Account for every file in the photo folders and beside them that no COCO file lists."""
-    taken = used | {real(source.path) for source in sources}
+    taken = used | {real(path) for source in sources for path in source.read}
     found = {real(item.path): item for item in known}
     folders = set(dict.fromkeys(source.folder for source in sources))
     for folder in folders:
@@ -322,7 +342,7 @@ def _skipped(sources: Sequence[Source], root: Path, used: set[Path], known: Sequ
         unlisted = [Skipped(path, "photo that the COCO file does not list") for path in pictures]
         for item in [*unlisted, *others]:
             found.setdefault(real(item.path), item)
-    for item in outside(root, folders | {source.path for source in sources}):
+    for item in outside(root, folders | {path for source in sources for path in source.read}):
         if not any(path.is_relative_to(real(item.path)) for path in taken):
             found.setdefault(real(item.path), item)
     return tuple(item for path, item in found.items() if path not in taken)

@@ -13,22 +13,32 @@ from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_file, real
 from maskwright.formats import PHOTO_NAMES, SPLIT_NAMES, Tally, plural, subfolders, walk
 from maskwright.settings import PrepareSettings
+from maskwright.shards import unnumbered
 
 
 @dataclass
 class Source:
-    """One COCO file: where it is, its parsed text, its split, and (once looked for) the files of its photos."""
+    """One COCO file: where it is, its parsed text, its split, and (once looked for) the files of its photos.
+
+    Of one that is in shards, `path` is the name without numbers, and `shards` are where it is.
+    """
 
     path: Path
     document: dict[str, Any]
     split: str | None = None
+    shards: tuple[Path, ...] = ()
     folder: Path = Path()
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """The files that were read for it."""
+        return self.shards or (self.path,)
 
 
 def _places(source: Source, root: Path, settings: PrepareSettings) -> list[Path]:
     """Return the folders where the photos of a COCO file may be, most likely first."""
-    stem = source.path.stem
+    stem = unnumbered(source.path).stem
     tails = [stem.removeprefix("instances_"), stem.rpartition("_")[2], stem]
     if source.split:
         tails += [name for name, split in SPLIT_NAMES.items() if split == source.split]
