@@ -17,6 +17,7 @@ from PIL import Image
 from maskwright import dataset, files
 from maskwright.errors import UserError
 from maskwright.make import make
+from maskwright.prepare import prepare
 
 SIDE = 32
 
@@ -191,6 +192,42 @@ def test_words_about_the_dataset_do_not_train_again(stages, raw, tmp_path):
     assert json.loads((tmp_path / "work/data/annotations/instances_train.json").read_bytes())["info"][
         "description"
     ] == ("Hammers")
+
+
+def test_a_dataset_in_shards_does_the_whole_job_and_trains_again_only_for_other_content(stages, raw, tmp_path):
+    work = tmp_path / "work"
+    made = make(raw, work, shard=1)
+    assert sorted(path.name for path in (work / "data" / "annotations").iterdir()) == [
+        *(f"instances_test-0000{n}-of-00002.json" for n in range(2)),
+        *(f"instances_train-0000{n}-of-00004.json" for n in range(4)),
+        *(f"instances_val-0000{n}-of-00002.json" for n in range(2)),
+    ]
+    assert (made.split, made.metrics["segm/AP"], made.done[1:]) == (
+        "test",
+        1.0,
+        ("train", "predict", "evaluate", "report"),
+    )
+    assert json.loads((work / "evaluation.json").read_bytes())["photos"] == str(work / "data" / "test")
+    page = (work / "report.html").read_text(encoding="utf-8")
+    assert "cannot be read" not in page
+    assert make(raw, work, shard=1).done == ()
+    assert make(raw, work, shard=3).done == ("prepare",)
+    assert make(raw, work).done == ("prepare",)  # the same objects, whichever files they are in
+    other = Image.fromarray(np.full((SIDE, SIDE), 255, dtype=np.uint8))
+    other.save(raw / "hammer_train" / "mask" / "train3.png")
+    assert make(raw, work, shard=1).done[:2] == ("prepare", "train")
+    other.save(raw / "hammer_train" / "mask" / "train2.png")
+    assert make(raw, work, shard=1).done[:2] == ("prepare", "train")
+
+
+def test_shards_of_a_coco_file_are_watched_like_a_file(stages, raw, tmp_path):
+    prepare(raw, out=tmp_path / "data", shard=2)
+    named, work = tmp_path / "data" / "annotations" / "instances_train.json", tmp_path / "work"
+    given = {"val_share": 0.3, "test_share": 0.3}
+    make(named, work, **given)
+    assert make(named, work, **given).done == ()
+    os.utime(tmp_path / "data" / "annotations" / "instances_train-00001-of-00002.json", (1, 1))
+    assert make(named, work, **given).done == ("prepare",)
 
 
 def test_an_output_that_is_gone_is_made_again(stages, raw, tmp_path):

@@ -24,6 +24,7 @@ from maskwright.files import is_side_file, sha256, write_json
 from maskwright.formats import plural
 from maskwright.plan import stored
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
+from maskwright.shards import coco_files, means_coco, split_files
 
 STAGES = ("prepare", "train", "predict", "evaluate", "report")
 """The stages that leave something, in order; check runs before train and leaves nothing."""
@@ -300,11 +301,13 @@ def _said(wanted: Settings, model: type[Settings]) -> dict[str, Any]:
 def _sources(raw: Path, masks: Path | None, photos: str | None) -> list[Path]:
     """Return every place that prepare may read: RAW, its folder if it is a file, masks and photos kept elsewhere."""
     sources = [raw]
-    if raw.is_file():
+    if raw.is_file() or (not raw.is_dir() and means_coco(raw)):
         sources.append(raw.parent)
     for other in (masks, photos):
         if other is not None and Path(other).exists():
             sources.append(Path(other))
+        elif other is not None and means_coco(Path(other)):
+            sources += coco_files(Path(other))
     return sources
 
 
@@ -340,13 +343,13 @@ def _files(place: Path, skipped: str | None) -> Iterator[Path]:
 
 
 def _content(data: Path) -> str:
-    """Return a digest of what training sees of a dataset: objects, categories, photos; not its info or date."""
+    """Return a digest of what training sees of a dataset: objects, categories, photos; not its info, date or shards."""
     parts: list[Any] = []
     for split in SPLITS:
-        path = data / "annotations" / f"instances_{split}.json"
-        if path.is_file():
-            document = json.loads(path.read_bytes())
-            parts.append([split, *(document.get(key) for key in ("categories", "images", "annotations"))])
+        documents = [json.loads(path.read_bytes()) for path in split_files(data, split)]
+        if documents:
+            rows = [[item for document in documents for item in document[key]] for key in ("images", "annotations")]
+            parts.append([split, documents[0]["categories"], *rows])
             parts.append(_listing([data / split]))
     return _digest(parts)
 
@@ -365,9 +368,9 @@ def _digest(value: Any) -> str:
 def _split_to_score(data: Path) -> str:
     """Return `test` if it has an object, else `val`; to find out after the training would be late."""
     for split in ("test", "val"):
-        path = data / "annotations" / f"instances_{split}.json"
-        if path.is_file() and not all(item["iscrowd"] for item in json.loads(path.read_bytes())["annotations"]):
-            return split
+        for path in split_files(data, split):
+            if not all(item["iscrowd"] for item in json.loads(path.read_bytes())["annotations"]):
+                return split
     raise UserError(
         "there is nothing to score on: neither the test nor the validation split has an object",
         [str(data)],
