@@ -254,6 +254,45 @@ def test_an_embedded_photo_is_used_where_the_file_is_absent(tmp_path):
     assert "photos taken out of their labelme files, for lack of the picture files: 1" in str(reading.mends[0])
 
 
+class Cluster:
+    """Applies functions as a cluster does, with or without other machines."""
+
+    def __init__(self, others):
+        self.others = others
+
+    def __call__(self, function, items):
+        return map(function, items)
+
+    def elsewhere(self):
+        return self.others
+
+
+def test_an_embedded_photo_is_refused_where_other_machines_work(tmp_path):
+    content = base64.b64encode(photo(tmp_path / "other" / "x.jpg").read_bytes()).decode()
+    (tmp_path / "other" / "x.jpg").unlink()
+    label(tmp_path / "a.json", [shape()], "x.jpg", imageData=content)
+
+    def read_on(each, on, spare):
+        chosen = PrepareSettings(on=on)
+        return labelme.read(labelme.find(tmp_path, chosen), Work(tmp_path, chosen, [].append, each, spare))
+
+    text = (
+        "photos inside labelme files cannot be shared by the machines of a cluster\n"
+        f"  {tmp_path}/a.json: its photo is in the file\n"
+        "fix: leave out: --on ray; or put the photos beside their .json files"
+    )
+    with TemporaryDirectory() as spare:
+        assert read_on(Cluster(others=False), "ray", Path(spare)).photos[0].path.parent == Path(spare)
+        with pytest.raises(UserError) as caught:
+            read_on(Cluster(others=True), "ray", Path(spare))
+    assert str(caught.value) == text
+    with pytest.raises(UserError) as caught:  # on a machine that joined the cluster later
+        read_on(Cluster(others=False), "ray", Path(spare))
+    assert str(caught.value) == text
+    photo(tmp_path / "x.jpg")
+    assert read_on(Cluster(others=True), "ray", Path(spare)).photos[0].path == tmp_path / "x.jpg"
+
+
 def test_an_embedded_photo_must_have_the_size_that_is_said(tmp_path):
     content = base64.b64encode(photo(tmp_path / "other" / "x.png", (10, 20)).read_bytes()).decode()
     (tmp_path / "other" / "x.png").unlink()

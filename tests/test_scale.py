@@ -447,6 +447,28 @@ def test_ray_that_is_not_installed_is_said(monkeypatch):
     )
 
 
+class Nodes:
+    """Stands for Ray, of which only the machines are asked for."""
+
+    def __init__(self, **alive):
+        self.alive = alive
+
+    def remote(self, **_):
+        return lambda function: function
+
+    def nodes(self):
+        return [{"NodeManagerHostname": name, "Alive": alive} for name, alive in self.alive.items()]
+
+
+def test_a_cluster_is_elsewhere_if_another_machine_works_in_it(monkeypatch):
+    monkeypatch.setattr(cluster.socket, "gethostname", lambda: "here")
+    with scale.at("here") as every:
+        assert not every.elsewhere()
+    assert not cluster.Ray(Nodes(here=True, gone=False), None).elsewhere()
+    assert cluster.Ray(Nodes(here=True, there=True), None).elsewhere()
+    assert cluster.Ray(Nodes(there=True), None).elsewhere()
+
+
 @needs_ray
 def test_a_cluster_that_is_not_there_is_said(monkeypatch):
     ray = pytest.importorskip("ray")
@@ -476,8 +498,9 @@ def test_ray_gives_what_here_gives_whoever_dies(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Ray's workers must find this module
     monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15, which beside other tests is slow
-    with scale.at("ray", workers=2):
+    with scale.at("ray", workers=2) as every:
         assert ray.cluster_resources()["CPU"] == 2
+        assert not every.elsewhere()
         assert list(scale.each(slow_square, range(300), on="ray")) == list(scale.each(slow_square, range(300)))
 
         taken = []

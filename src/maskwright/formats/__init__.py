@@ -93,6 +93,9 @@ class Each(Protocol):
     def expect(self, function: Callable[..., Any], count: int, /) -> None:
         """Hear that so many files will be worked on, and that functions of this one's module will be needed."""
 
+    def elsewhere(self) -> bool:
+        """Tell whether other machines may do the work, which do not see what lies on this one's disks alone."""
+
 
 @dataclass(frozen=True)
 class Found:

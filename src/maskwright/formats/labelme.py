@@ -82,11 +82,13 @@ _WRONG_FILE = "labelme files cannot be read"
 _WRONG_SHAPE = "labelme files have shapes that cannot be read"
 _NO_AREA = "lines and points have no area, so they are no masks"
 _NO_PHOTO = "labelme files have no photo"
+_ELSEWHERE = "photos inside labelme files cannot be shared by the machines of a cluster"
 _FIXES = {
     _WRONG_FILE: "save them again in labelme, or remove them",
     _WRONG_SHAPE: "mend or remove these shapes",
     _NO_AREA: "draw these objects as polygons in labelme, or remove the shapes",
     _NO_PHOTO: "put the photos beside their .json files, or: --photos FOLDER; or remove the files",
+    _ELSEWHERE: "leave out: --on ray; or put the photos beside their .json files",
 }
 
 
@@ -201,7 +203,8 @@ def read(found: Found, work: Work) -> Reading:
 
 def _outcomes(files: Sequence[Path], pictures: Pictures, work: Work) -> list[Outcome | None]:
     """Read every file with the picture of its stem; then those again that name another picture."""
-    function = partial(_read_file, spare=work.spare, frame=work.settings.mask_frame)
+    away = work.settings.on == "ray" and work.each.elsewhere()
+    function = partial(_read_file, spare=None if away else work.spare, frame=work.settings.mask_frame)
     jobs = [_Job(path, pictures.by_stem(path), settled=False) for path in files]
     outcomes = list(work.each(function, jobs))
     again = [i for i, one in enumerate(outcomes) if one is not None and one.extra]
@@ -221,8 +224,14 @@ def _outcomes(files: Sequence[Path], pictures: Pictures, work: Work) -> list[Out
     return outcomes
 
 
-def _read_file(job: _Job, spare: Path, frame: MaskFrame) -> Outcome | None:
-    """Read one labelme file; `None` if it is something else. `extra` is the photo's name if that is another one."""
+def _read_file(job: _Job, spare: Path | None, frame: MaskFrame) -> Outcome | None:
+    """Read one labelme file; `None` if it is something else. `extra` is the photo's name if that is another one.
+
+    Args:
+        job: The file.
+        spare: Where a photo goes that is in the file; `None`: nowhere, since other machines work too.
+        frame: What the masks were drawn on.
+    """
     label = str(job.path)
 
     def wrong(text: str, rule: str = _WRONG_FILE) -> Outcome:
@@ -256,6 +265,8 @@ def _read_file(job: _Job, spare: Path, frame: MaskFrame) -> Outcome | None:
             )
             tally.add(f"photos that labelme files call by another {how}", f"{last} is {job.photo.name}")
     elif document.get("imageData"):
+        if spare is None or not spare.is_dir():  # the machine may have joined the cluster since
+            return wrong("its photo is in the file", _ELSEWHERE)
         try:
             seen = sight(_embedded(document["imageData"], job.path, spare), frame)
         except ValueError as error:

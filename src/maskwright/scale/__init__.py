@@ -155,6 +155,10 @@ class _Here:
         if self._crew is None and count >= MANY and self._may_share():
             self._start(code_of(function))
 
+    def elsewhere(self) -> bool:
+        """Tell that no other machine works."""
+        return False
+
     def close(self) -> None:
         """End all worker processes."""
         if self._crew is not None:

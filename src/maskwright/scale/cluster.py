@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,10 @@ class Ray:
 
     def expect(self, function: Callable[..., Any], count: int, /) -> None:
         """Do nothing: Ray starts its workers itself."""
+
+    def elsewhere(self) -> bool:
+        """Tell whether the cluster has another machine than this one."""
+        return {node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"]} != {socket.gethostname()}
 
     def _cpus(self) -> int:
         cpus = int(self._ray.cluster_resources().get("CPU", 1))
