@@ -88,6 +88,7 @@ ORDER = (
     "average",
     "validation",
     "beginning",
+    "processes",
     "train",
     "predict",
     "import_weights",

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -99,27 +98,3 @@ def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
     train(data, tmp_path / "here", **settings)
     ray, here = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("ray", "here"))
     assert ray["losses"] == pytest.approx(here["losses"], abs=2e-5)
-
-
-def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkeypatch):
-    from maskwright.train import train
-
-    module, calls, said = sys.modules["maskwright.train"], [], []
-
-    def together(work, processes, *, say):
-        calls.append((processes, work.keywords["resume"], work.keywords["overwrite"]))
-        if len(calls) == 1:
-            (tmp_path / "run").mkdir()
-            for name in ("run.json", "plan.json"):
-                (tmp_path / "run" / name).write_text("{}")
-        if len(calls) <= 2:
-            died = ProcessesDiedError("a process of the Ray cluster died", ["gone"], "go on: --resume")
-            died.left = 2 - len(calls)
-            raise died
-        return "the run", processes
-
-    monkeypatch.setattr(module, "together", together)
-    with pytest.raises(ProcessesDiedError):
-        train(tmp_path / "data", tmp_path / "run", on="ray", devices=2, overwrite=True, say=said.append)
-    assert calls == [(2, False, True), (1, True, False)]
-    assert said == ["warning: gone; the training goes on with 1 processes"]

@@ -530,15 +530,6 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
-def test_two_processes_train_together(tmp_path, capfd):
-    data = write_data(tmp_path / "data", val=0, test=0)
-    run = train(data, tmp_path / "run", devices=2, **(QUICK | {"steps": 1}))
-    assert (run.state, run.step) == ("finished", 1)
-    assert run.network() is not None
-    assert [line["step"] for line in log_of(run.path)] == [1]
-    assert "step 1/1" not in capfd.readouterr().out  # nobody asked
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
 )

@@ -16,7 +16,6 @@ from lightning_fabric import Fabric
 from maskwright.average import Average
 from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch, sides_of
 from maskwright.beginning import (
-    agreed,
     fingerprint_of,
     new_run,
     plan_json,
@@ -28,7 +27,7 @@ from maskwright.beginning import (
 from maskwright.check import check
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import be_patient, make_fabric, meet, place, this_machine
+from maskwright.devices import make_fabric, place, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.files import refuse_existing, refuse_input, write_json
@@ -37,8 +36,8 @@ from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan, stored
 from maskwright.preflight import preflight
+from maskwright.processes import join, on_ray, start
 from maskwright.run import BEST, LAST, RESUME, Run, without_tf32
-from maskwright.scale.gang import ProcessesDiedError, together
 from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
@@ -107,7 +106,7 @@ def train(
             "leave --resume out" if not out.exists() else "start anew: --overwrite",
         )
     if said.on == "ray" and not here.by and not dry_run:
-        return _on_ray(data, out, said, overwrite, resume, tell)
+        return on_ray(train, data, out, said, overwrite, resume, tell)
     if not here.first:
         tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
     elif not resume:
@@ -137,69 +136,19 @@ def train(
     fabric, resized = make_fabric(made, machine), said.micro_batch is not None
     if fabric.world_size == 1 and made.settings.devices == 1:
         return _Training(fabric, run, made, tell, progress, resized).go(resume, began)
-    # One process per device; they are started here, unless torchrun, SLURM or Ray have started them already.
-    work = partial(_in_process, run=run, made=made, machine=machine, resume=resume, began=began, resized=resized)
-    # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
+    part = partial(_part, resume=resume, began=began, resized=resized)
     if here.by:
-        meet(fabric)
-        work(fabric, tell=tell)
+        join(part, fabric, run, made, machine, tell)
     else:
-        # `say` stays behind in the process that was asked; what it would be told is printed.
-        cast(Any, fabric).launch(partial(work, tell=print if say is not None else _silent))
+        start(part, fabric, run, made, aloud=say is not None)
     return Run.read(out)
 
 
-def _in_process(
-    fabric: Fabric,
-    run: Run,
-    made: Plan,
-    machine: Machine,
-    resume: bool,
-    began: float,
-    resized: bool,
-    tell: Callable[[str], None],
+def _part(
+    fabric: Fabric, run: Run, made: Plan, tell: Callable[[str], None], resume: bool, began: float, resized: bool
 ) -> None:
-    be_patient()
-    if place().by:
-        own = made.settings.precision
-        run, made = agreed(fabric.broadcast((run, made)), (run, made))
-        if made.settings.precision != own:
-            fabric = make_fabric(made, machine)
-            fabric.launch()  # the processes have met already
+    """Do the part of one of several processes."""
     _Training(fabric, run, made, tell if fabric.is_global_zero else _silent, False, resized).go(resume, began)
-    fabric.barrier()  # run.json is final for every process
-
-
-def _on_ray(
-    data: Path, out: Path, said: TrainSettings, overwrite: bool, resume: bool, tell: Callable[[str], None]
-) -> Run:
-    """Train in processes of a Ray cluster; with one less when one dies, as long as one is left."""
-    settings = said.model_dump(exclude_none=True)
-    processes = settings.pop("devices", None)
-    while True:
-        work = partial(
-            _ray_worker,
-            str(data.absolute()),
-            str(out.absolute()),
-            overwrite=overwrite,
-            resume=resume,
-            settings=settings,
-        )
-        try:
-            run, _ = together(work, processes, say=tell)
-            return run
-        except ProcessesDiedError as error:
-            resume, overwrite = resumable(out), overwrite and not resumable(out)
-            if error.left < 1:
-                raise
-            tell(f"warning: {error.problems[0].where[0]}; the training goes on with {error.left} processes")
-            processes = error.left
-
-
-def _ray_worker(
-    data: str, out: str, say: Callable[[str], None], *, overwrite: bool, resume: bool, settings: dict[str, Any]
-) -> Run:
-    return cast(Run, train(data, out, overwrite=overwrite, resume=resume, say=say, **settings))
 
 
 def _settle(made: Plan) -> None:
