@@ -1,10 +1,15 @@
 """Processes that train together: those that we start, and those on Ray."""
 
 import json
+import sys
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
+from torch.multiprocessing import ProcessRaisedException
 
-from maskwright import processes
+from maskwright import cli, processes
+from maskwright.errors import Problem, UserError
 from maskwright.scale.gang import ProcessesDiedError
 from maskwright.train import train
 from tiny_world import QUICK, write_data
@@ -17,6 +22,55 @@ def test_two_processes_train_together(tmp_path, capfd):
     assert run.network() is not None
     assert [json.loads(line)["step"] for line in (run.path / "log.jsonl").read_text().splitlines()] == [1]
     assert "step 1/1" not in capfd.readouterr().out  # nobody asked
+
+
+def test_what_the_user_must_change_is_told_so_by_any_process(tmp_path, monkeypatch, capfd):
+    data, train_module = write_data(tmp_path / "data", val=0, test=0), sys.modules["maskwright.train"]
+    gone, plain = data / "train" / "train_2.png", train_module.check
+
+    def check(*args, **more):
+        facts = plain(*args, **more)
+        gone.unlink()  # before the processes are started
+        return facts
+
+    monkeypatch.setattr(train_module, "check", check)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items()]
+    assert cli.main(["train", str(data), "-o", str(tmp_path / "run"), "--devices=2", *flags]) == 2
+    found = capfd.readouterr().err
+    said = f"a photo cannot be read\n  {gone} cannot be opened (No such file or directory)\nfix: replace or remove it,"
+    assert said in found
+    assert "Traceback" not in found
+    assert "bug" not in found
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    def launch(_work):
+        raise ProcessRaisedException("the story", 1, 99)
+
+    with pytest.raises(ProcessRaisedException, match="the story"):
+        processes.start(print, SimpleNamespace(launch=launch), None, None, aloud=False)
+
+
+def test_the_first_of_several_errors_is_handed_over_whole():
+    first = UserError([Problem("it cannot be", ("here", "there"), "do otherwise"), Problem("nor this")])
+
+    def launch(work):
+        for rank in (1, 0):
+
+            def part(*_args, rank=rank):
+                raise first if rank == 0 else UserError("another")
+
+            work = partial(work.func, part, *work.args[1:])
+            with pytest.raises(UserError):
+                work(SimpleNamespace(global_rank=rank))
+        raise ProcessRaisedException("the story", 1, 99)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "be_patient", lambda: None)
+        with pytest.raises(UserError) as caught:
+            processes.start(print, SimpleNamespace(launch=launch), None, None, aloud=False)
+    assert caught.value.problems == first.problems
+    assert caught.value.__cause__ is None
 
 
 def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkeypatch):

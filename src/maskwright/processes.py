@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from lightning_fabric import Fabric
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from maskwright.beginning import agreed, resumable
 from maskwright.devices import be_patient, make_fabric, meet
+from maskwright.errors import Problem, UserError
+from maskwright.files import write_json
 from maskwright.plan import Machine, Plan
 from maskwright.run import Run
 from maskwright.scale.gang import ProcessesDiedError, together
@@ -29,15 +36,37 @@ def start(part: Part, fabric: Fabric, run: Run, made: Plan, *, aloud: bool) -> N
         run: Given to each.
         made: The plan, given to each.
         aloud: Print what is told; what the user gave to be told with stays behind in the process that was asked.
+
+    Raises:
+        UserError: What a process raised.
     """
-    # Fabric looks into the arguments and the result of what it launches and refuses frozen ones: so there are none.
-    cast(Any, fabric).launch(partial(_started, part, run, made, aloud))
+    with tempfile.TemporaryDirectory(prefix="maskwright-") as folder:
+        try:
+            # Fabric looks into the arguments and the result of what it launches, and refuses frozen ones: no arguments.
+            cast(Any, fabric).launch(partial(_started, part, run, made, aloud, folder))
+        except (ProcessRaisedException, ProcessExitedException):
+            # The others die of what one has raised, and torch hands over the text of whichever it sees first.
+            for path in sorted(Path(folder).glob("*.json")):
+                raise _handed_over(path) from None
+            raise
 
 
-def _started(part: Part, run: Run, made: Plan, aloud: bool, fabric: Fabric) -> None:
-    be_patient()
-    part(fabric, run, made, print if aloud else _silent)
-    fabric.barrier()  # run.json is final for every process
+def _started(part: Part, run: Run, made: Plan, aloud: bool, folder: str, fabric: Fabric) -> None:
+    try:
+        be_patient()
+        part(fabric, run, made, print if aloud else _silent)
+        fabric.barrier()  # run.json is final for every process
+    except UserError as error:
+        with contextlib.suppress(UserError):  # no room for it, or the process that asked is gone
+            path = Path(folder) / f"{fabric.global_rank:05d}.json"
+            write_json(path, [asdict(problem) for problem in error.problems])
+        raise
+
+
+def _handed_over(path: Path) -> UserError:
+    """Read the error that a process has left."""
+    problems = json.loads(path.read_text(encoding="utf-8"))
+    return UserError([Problem(one["what"], tuple(one["where"]), one["fix"]) for one in problems])
 
 
 def join(part: Part, fabric: Fabric, run: Run, made: Plan, machine: Machine, tell: Callable[[str], None]) -> None:
