@@ -225,6 +225,13 @@ def test_a_sample_follows_from_seed_step_and_slot_whatever_came_before(five):
     assert not same(used.sample(3, 11, 2, 1), Photos(five, (64, 64), WILD, 8).sample(3, 11, 2, 1))
 
 
+def test_photos_that_are_left_out_are_not_decoded(five):
+    photos = Photos(five, (64, 64), WILD, 1)
+    photos.left_out = {1}
+    photos.fill_cache(1)
+    assert sorted(photos.cache) == [0, 2, 3, 4]
+
+
 def test_memory_that_is_not_there_changes_nothing_but_the_time(five):
     none, some = Photos(five, (64, 64), WILD, 1, memory_mb=0), Photos(five, (64, 64), WILD, 1)
     none.fill_cache(1)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from PIL import Image as Picture
 
-from maskwright.beginning import begun_with, fingerprint_of, resumable, write_beginning
+from maskwright.beginning import begun_with, bytes_of, fingerprint_of, resumable, write_beginning
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.run import Run
 from maskwright.train import train
 from maskwright.writing import write_shards
-from tiny_world import QUICK, world
+from tiny_world import QUICK, world, write_data
 
 
 def refused(data, out):
@@ -50,6 +50,25 @@ def test_a_beginning_is_whole_and_takes_the_place_of_what_was_there(tiny, tmp_pa
     assert resumable(out)
     assert Run.read(out).state == "training"
     assert [p.name for p in tmp_path.iterdir()] == ["run"]  # nothing is left beside it
+
+
+def test_a_fingerprint_is_that_of_the_beginning_whatever_became_of_photos_that_are_left_out(tmp_path):
+    data = write_data(tmp_path / "data", test=0)
+    before, gone, cut = fingerprint_of(data), data / "train" / "train_2.png", data / "val" / "val_0.png"
+    sizes = bytes_of(Dataset.read_split(data, "train"))
+    assert sizes.tolist() == [(data / "train" / f"train_{i}.png").stat().st_size for i in range(6)]
+    left_out = {"train/train_2.png": gone.stat().st_size, "val/val_0.png": cut.stat().st_size}
+    gone.unlink()
+    cut.write_bytes(b"")
+    assert bytes_of(Dataset.read_split(data, "train"))[2] == -1
+    now = fingerprint_of(data)
+    assert now["train"] != before["train"]
+    assert now["val"] != before["val"]
+    assert fingerprint_of(data, left_out) == before
+    (data / "train" / "train_1.png").write_bytes(b"another")
+    changed = fingerprint_of(data, left_out)
+    assert changed["train"] != before["train"]
+    assert changed["val"] == before["val"]
 
 
 def test_processes_that_torchrun_starts_again_go_on_by_themselves(tiny, tmp_path, monkeypatch):

@@ -14,7 +14,14 @@ from safetensors import safe_open
 from torch import nn
 
 from maskwright.average import Average
-from maskwright.checkpoint import Progress, attempt, load_checkpoint, remove_fragments, save_checkpoint
+from maskwright.checkpoint import (
+    Progress,
+    attempt,
+    load_checkpoint,
+    read_progress,
+    remove_fragments,
+    save_checkpoint,
+)
 from maskwright.errors import UserError
 from maskwright.run import BEST, LAST, RESUME, Run
 from maskwright.train import train
@@ -123,7 +130,10 @@ def test_what_is_loaded_goes_on_as_what_was_saved(tmp_path):
     for step in (1, 2):
         learn(*halved, step)
     at = Progress(step=2, elapsed_s=1.5, best_ap=0.3, smoothed_ap=0.25, rewinds=1, rate_share=0.5, skipped=[4])
+    at.unreadable, at.left_out = {4: "four.png is gone"}, {"train/four.png": 17}
+    assert read_progress(tmp_path) == Progress()
     save_checkpoint(tmp_path, at, halved[0], halved[1], halved[2].tensors)
+    assert read_progress(tmp_path) == at
     assert load_checkpoint(tmp_path, fresh[0], fresh[1], fresh[2].tensors) == at
     for step in (3, 4):
         learn(*fresh, step)
@@ -141,6 +151,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path, spoil):
     spoil(tmp_path / RESUME)
     with pytest.raises(UserError, match=RESUME):
         load_checkpoint(tmp_path, network, optimiser, average.tensors)
+    with pytest.raises(UserError, match="the checkpoint is damaged"):
+        read_progress(tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from maskwright.batches import NO_AUGMENTATION, Photos
+from maskwright.checkpoint import read_progress
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.log import Log, clock
@@ -681,6 +682,7 @@ def test_what_another_process_cannot_read_is_named_saved_and_left_out(data, monk
     ]
     assert [(entry["what"], entry["step"], entry["text"]) for entry in written] == [("photo", 10, said[0])]
     assert ours.at.skipped == [1, 4]
+    assert ours.at.unreadable == {4: "four.png is gone"}
     assert 4 in ours.photos.left_out
     other[2] = "two.png is gone"
     with pytest.raises(UserError, match="too many photos cannot be read: 2 of 6"):
@@ -696,6 +698,54 @@ def test_more_than_a_few_photos_that_are_gone_end_the_training(data, tmp_path, m
     assert found[0] == "too many photos cannot be read: 2 of 6"
     assert sorted(line.split(" cannot")[0] for line in found[1:3]) == [f"  {path}" for path in gone]
     assert found[-1] == "fix: give them back (is a disk or a network folder gone?) and go on: --resume"
+
+
+def test_a_training_that_left_photos_out_goes_on_without_them(data, tmp_path, monkeypatch):
+    copy, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data, copy)
+    gone, cut = copy / "train" / "train_2.png", copy / "val" / "val_1.png"
+    left_out = {"train/train_2.png": gone.stat().st_size, "val/val_1.png": cut.stat().st_size}
+    plain = Photos.sample
+
+    def lose(self, _threads):
+        gone.unlink()
+        cut.write_bytes(b"")
+
+    def sample(self, index, step, slot, quarter=0):
+        if step == 4:
+            raise KeyboardInterrupt
+        return plain(self, index, step, slot, quarter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Photos, "fill_cache", lose)
+        patch.setattr(Photos, "sample", sample)
+        with pytest.raises(KeyboardInterrupt):
+            train(copy, out, **QUICK)
+    at = read_progress(out)
+    assert (at.step, at.validations) == (4, 1)
+    assert at.left_out == left_out
+    assert at.unreadable == {2: f"{gone} cannot be opened (No such file or directory)"}
+
+    # Another one counts with those that were left out before.
+    shutil.copytree(out, tmp_path / "other")
+    more = copy / "train" / "train_3.png"
+    kept = more.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Photos, "fill_cache", lambda self, _threads: more.unlink())
+        found = message(copy, tmp_path / "other", resume=True)
+    assert found.startswith(f"too many photos cannot be read: 2 of 6\n  {gone} cannot")
+    assert message(copy, out, resume=True).startswith(f"1 photo is not where the annotation file says\n  {more}\n")
+    more.write_bytes(kept + b"another")
+    assert message(copy, out, resume=True).startswith("a run goes on with the data that it began with\n")
+    more.write_bytes(kept)
+
+    said = []
+    run = train(copy, out, resume=True, say=said.append)
+    assert (run.state, run.step) == ("finished", 6)
+    assert not [text for text in said if "cannot be read" in text]
+    assert read_progress(out).left_out == left_out
+    shutil.copy(data / "train" / "train_2.png", gone)  # given back
+    assert train(copy, out, resume=True, dry_run=True).settings.steps == 6
 
 
 def test_a_validation_photo_that_is_gone_is_left_out(data, tmp_path, monkeypatch):

@@ -181,8 +181,8 @@ class Photos:
         return len(self.dataset.images)
 
     def fill_cache(self, threads: int) -> None:
-        """Decode what fits in memory, before the first step (and before worker processes are forked)."""
-        chosen = range(min(len(self), self.room))
+        """Decode what fits in memory and is not left out, before the first step."""
+        chosen = [index for index in range(min(len(self), self.room)) if index not in self.left_out]
         with ThreadPoolExecutor(max(threads, 1)) as pool:
             for index, item in zip(chosen, pool.map(self._decode, chosen), strict=True):
                 self.cache[index] = item

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from maskwright.dataset import SPLITS, Dataset, read_json
@@ -97,21 +99,38 @@ def write_beginning(run: Run, made: Plan, facts: Mapping[str, Any], tested: Mapp
         write_json(folder / "run.json", run.json())
 
 
-def fingerprint_of(data: Path) -> dict[str, str]:
+def bytes_of(dataset: Dataset) -> NDArray[np.int64]:
+    """Return, `(photos,)`, the sizes of a split's photo files in bytes; -1 where there is none."""
+    return np.fromiter((_bytes(dataset.photo_path(image)) for image in dataset.images), np.int64, len(dataset.images))
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def fingerprint_of(data: Path, left_out: Mapping[str, int] | None = None) -> dict[str, str]:
     """Return what tells one training set from another: per split a hash of its annotation files and its photos' sizes.
 
     Sizes in bytes stand for the photos' content: a photo that was replaced nearly always has another one, and reading a
     million photos to make sure would delay every start by hours.
+
+    Args:
+        data: The data folder.
+        left_out: Photos (`split/file_name`) that the training does without, and the bytes that they had: whatever is
+            there now, the hash is the one that it was.
     """
     found = {}
+    known = {data / name: size for name, size in (left_out or {}).items()}
     for split in SPLITS:
         paths = split_files(data, split)
         if split == "test" or not paths:
             continue
         digest = hashlib.sha256("".join(map(sha256, paths)).encode())
-        for photo in sorted((data / split).rglob("*")):
-            if photo.is_file():
-                digest.update(f"{photo.relative_to(data).as_posix()} {photo.stat().st_size}\n".encode())
+        without = {photo for photo in known if photo.is_relative_to(data / split)}
+        for photo in sorted(without.union((data / split).rglob("*"))):
+            if photo in known or photo.is_file():
+                size = known[photo] if photo in known else photo.stat().st_size
+                digest.update(f"{photo.relative_to(data).as_posix()} {size}\n".encode())
         found[split] = digest.hexdigest()
     return found
 

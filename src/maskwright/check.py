@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -99,7 +99,23 @@ def check(
     return facts
 
 
-def _all_of(data: Path, settings: CheckSettings) -> Facts:
+def check_again(data: Path, left_out: Collection[str]) -> Facts:
+    """Check data that a training goes on with, but for the photos that it does without.
+
+    Args:
+        data: As `check`.
+        left_out: Photos (`split/file_name`) whose files are not looked at: they may be gone.
+
+    Raises:
+        UserError: As `check`.
+    """
+    facts = _all_of(data, CheckSettings(), left_out)
+    if facts.errors:
+        raise UserError(facts.errors)
+    return facts
+
+
+def _all_of(data: Path, settings: CheckSettings, left_out: Collection[str] = ()) -> Facts:
     """Return the facts of a data folder with everything that is wrong with it, photos included."""
     splits, unread = {}, []
     for split in SPLITS:
@@ -119,7 +135,7 @@ def _all_of(data: Path, settings: CheckSettings) -> Facts:
     facts = facts_of(splits, settings)
     kept = [f for f in facts.problems if not (unread and f.code in _NEEDS_ALL_SPLITS)]
     views = {name: SplitView(name, dataset) for name, dataset in splits.items()}
-    found = [*photo_findings(views), *_soft_masks(data, views)]
+    found = [*photo_findings(views, left_out), *_soft_masks(data, views)]
     return facts.model_copy(update={"problems": sorted_findings([*unread, *kept, *found])})
 
 

@@ -37,6 +37,9 @@ class Progress:
         rewinds: How often a loss was not finite.
         rate_share: What is left of the planned learning rate after them.
         skipped: Photos that are left out since (positions in the train split).
+        unreadable: Of these, those that could not be read, and why.
+        left_out: All that are left out, of the val split too, as `split/file_name`, and how many bytes each had when
+            the training began or went on.
         first_total: The sum of the losses at the beginning, which later ones are judged by; `None` before there is one.
         told: Causes that have been told and are not told again.
         scaler: State of the scaler of 16 bits; empty in other precisions.
@@ -56,6 +59,8 @@ class Progress:
     rewinds: int = 0
     rate_share: float = 1.0
     skipped: list[int] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     first_total: float | None = None
     told: list[str] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
@@ -84,6 +89,33 @@ def save_checkpoint(
     save_tensors(folder / RESUME, tensors, {"progress": json.dumps(vars(at))})
 
 
+def read_progress(folder: Path) -> Progress:
+    """Return where a training stood at its last checkpoint; at its beginning, if there is none.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = folder / RESUME
+    if not path.is_file():
+        return Progress()
+    known = {item.name for item in fields(Progress)}
+    try:
+        with safe_open(path, "pt") as opened:
+            stored = json.loads(opened.metadata()["progress"])
+        at = Progress(**{k: v for k, v in stored.items() if k in known})
+        at.unreadable = {int(photo): why for photo, why in at.unreadable.items()}  # JSON's keys are text
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
+    return at
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError("the checkpoint is damaged", [f"{path}: {error!r}"], "start anew: --overwrite")
+
+
 def load_checkpoint(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> Progress:
@@ -94,18 +126,15 @@ def load_checkpoint(
     """
     path = folder / RESUME
     tensors = load_tensors(path)
-    known = {item.name for item in fields(Progress)}
+    at = read_progress(folder)
     try:
-        with safe_open(path, "pt") as opened:
-            stored = json.loads(opened.metadata()["progress"])
-        at = Progress(**{k: v for k, v in stored.items() if k in known})
         with torch.no_grad():
             for name, value in network.state_dict().items():
                 value.copy_(tensors[f"model.{name}"])
             for name, value in average.items():
                 value.copy_(tensors[f"average.{name}"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError("the checkpoint is damaged", [f"{path}: {error!r}"], "start anew: --overwrite") from None
+    except (KeyError, RuntimeError) as error:
+        raise _damaged(path, error) from None
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

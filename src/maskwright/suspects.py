@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -86,18 +86,19 @@ class _Seen:
     styles: tuple[_Style, ...] = ()
 
 
-def photo_findings(views: Mapping[str, SplitView]) -> tuple[Finding, ...]:
+def photo_findings(views: Mapping[str, SplitView], left_out: Collection[str] = ()) -> tuple[Finding, ...]:
     """Find what is wrong with photo files, and what only a look at them shows about the masks.
 
     Args:
         views: By split name.
+        left_out: Photos (`split/file_name`) that are not looked at.
 
     Returns:
         Findings in the order of the rules: photos that are absent, unreadable or of another size; equal and alike
         photos, within and across splits; masks that fit their photo only when turned or moved.
     """
     notes = Notes()
-    jobs = [job for view in views.values() for job in _jobs(view, notes)]
+    jobs = [job for view in views.values() for job in _jobs(view, left_out, notes)]
     chosen = {name: _evenly(_with_objects(view), EDGE_PHOTOS) for name, view in views.items()}
     seen = list(_looked_at(jobs, chosen))
     again = {name: _evenly([s.job.i for s in seen if _turned_unmeasured(s, name)], EDGE_PHOTOS) for name in views}
@@ -118,8 +119,10 @@ def photo_findings(views: Mapping[str, SplitView]) -> tuple[Finding, ...]:
     return notes.findings()
 
 
-def _jobs(view: SplitView, notes: Notes) -> Iterator[_Job]:
+def _jobs(view: SplitView, left_out: Collection[str], notes: Notes) -> Iterator[_Job]:
     for i, image in enumerate(view.d.images):
+        if left_out and f"{view.name}/{image.file_name}" in left_out:
+            continue
         shown = Example(split=view.name, photo=image.file_name)
         try:
             path = view.d.photo_path(image)

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from maskwright.average import Average
 from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch, sides_of
 from maskwright.beginning import (
+    bytes_of,
     fingerprint_of,
     new_run,
     plan_json,
@@ -24,8 +25,8 @@ from maskwright.beginning import (
     resumed_plan,
     write_beginning,
 )
-from maskwright.check import check
-from maskwright.checkpoint import Progress, attempt, load_checkpoint, remove_fragments, save_checkpoint
+from maskwright.check import check, check_again
+from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
 from maskwright.devices import make_fabric, place, this_machine
 from maskwright.diagnosis import Cause, Watch
@@ -42,7 +43,7 @@ from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
 from maskwright.trackers import open_tracker, require
-from maskwright.usable import usable
+from maskwright.usable import part_of, usable
 from maskwright.validation import readable_part, validate
 
 CHECKPOINT_EVERY_S = 60.0
@@ -53,6 +54,9 @@ MOST_REWINDS = 2
 
 REWOUND_RATE = 0.5
 """What is left of the learning rate each time."""
+
+NOT_REWOUND = ("elapsed_s", "rewinds", "rate_share", "skipped", "unreadable", "left_out", "told", "micro_batch")
+"""What of the progress stays as it is then."""
 
 
 def train(
@@ -113,11 +117,13 @@ def train(
         refuse_input(out, data)
         if not dry_run:
             refuse_existing(out, overwrite=overwrite)
-    facts = check(data, say=None)
+    # What a training has left out may be gone when it goes on.
+    left_out = read_progress(out).left_out if resume else {}
+    facts = check_again(data, left_out) if left_out else check(data, say=None)
     for warning in facts.warnings:
         tell(f"warning: {warning}")
     machine = this_machine()
-    fingerprint = fingerprint_of(data)
+    fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine)
     tell(made.table())
     if dry_run:
@@ -179,6 +185,10 @@ def _preflight(
 
 def _silent(_text: str) -> None:
     """Say nothing."""
+
+
+def _names(dataset: Dataset) -> list[str]:
+    return [image.file_name for image in dataset.images]
 
 
 @dataclass
@@ -295,6 +305,11 @@ class _Training:
         if self.val is not None and not len(self.val):
             self.tell("the val split has no object: the last weights are kept, unvalidated")
             self.val = None
+        if self.first:  # which writes the checkpoints
+            self.bytes = bytes_of(truth)
+            self.val_bytes = {}
+            if self.val is not None:
+                self.val_bytes = dict(zip(_names(self.val), bytes_of(self.val).tolist(), strict=True))
         how, sides = Augmentation.of(settings), sides_of(settings)
         rare = settings.repeat_rare or 0.0
         self.photos = Photos(truth, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb, sides, rare)
@@ -310,6 +325,10 @@ class _Training:
         elif (tested := self.run.path / "preflight.json").is_file():
             self.at.validation_s = float(read_json(tested)["validation_s"])
         self.photos.left_out |= set(self.at.skipped)
+        self.photos.unreadable |= self.at.unreadable
+        if self.val is not None:
+            kept = [i for i, name in enumerate(_names(self.val)) if f"val/{name}" not in self.at.left_out]
+            self.val = part_of(self.val, kept) if len(kept) < len(self.val.images) else self.val
         self.photos.fill_cache(cast(int, settings.workers))
         self.started -= self.at.elapsed_s
         self.watch = Watch(self.plan, truth, self.at.first_total)
@@ -443,6 +462,7 @@ class _Training:
                 self.photos.leave_out(index, why)
         for index in sorted(set(found) - set(self.at.skipped)):
             self.at.skipped.append(index)
+            self.at.unreadable[index] = found[index]
             self._event("photo")(
                 "warning: a photo cannot be read any more and is left out from now on"
                 f" ({len(found)} of {len(self.photos)} so far): {found[index]}"
@@ -467,6 +487,8 @@ class _Training:
                     whole, self.val = self.val, readable_part(self.val, self._event("photo"))
                     if whole is self.val:
                         raise
+                    gone = {*_names(whole)} - {*_names(self.val)}
+                    at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
                     one = validate(self.network, self.val, self.run, at)
                 result = one.result
                 if one.best:
@@ -520,6 +542,9 @@ class _Training:
         started = time.perf_counter()
         size = self.stepper.micro_batch
         self.at.micro_batch, self.at.first_total = size if size < self.planned else 0, self.watch.first_total
+        for photo in self.at.skipped:
+            name = self.photos.dataset.images[photo].file_name
+            self.at.left_out.setdefault(f"train/{name}", int(self.bytes[photo]))
         self.at.scaler, self.at.overflows = self.fabric.strategy.precision.state_dict(), self.stepper.overflows
         save_checkpoint(self.run.path, self.at, self.network, self.optimiser, self.average.tensors)
         self.run = self.run.write(step=self.at.step)
@@ -554,7 +579,8 @@ class _Training:
             ]
             times = "once more" if at.rewinds == 0 else f"for the {('second', 'third')[min(at.rewinds, 2) - 1]} time"
             raise UserError(f"a loss is not finite {times}, at step {step}: training cannot go on", where, cause)
-        kept = (at.elapsed_s, at.rewinds + 1, at.rate_share * REWOUND_RATE, at.skipped, at.told, at.micro_batch)
+        at.rewinds, at.rate_share = at.rewinds + 1, at.rate_share * REWOUND_RATE
+        kept = {name: getattr(at, name) for name in NOT_REWOUND}
         self.fabric.barrier()  # the first process has written what all read now
         if (self.run.path / RESUME).is_file():
             self.at.__dict__.update(
@@ -562,7 +588,7 @@ class _Training:
             )
         else:
             self._from_the_start()
-        at.elapsed_s, at.rewinds, at.rate_share, at.skipped, at.told, at.micro_batch = kept
+        at.__dict__.update(kept)
         self._restore_scaler()
         at.skipped = sorted({*at.skipped, *(photo for photo, _, _ in error.photos)})
         self.photos.left_out |= set(at.skipped)
