@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from maskwright import validation
 from maskwright.average import Average
 from maskwright.checkpoint import (
     Progress,
@@ -23,7 +26,7 @@ from maskwright.checkpoint import (
     save_checkpoint,
 )
 from maskwright.errors import UserError
-from maskwright.run import BEST, LAST, RESUME, Run
+from maskwright.run import BEST, LAST, RESUME, Run, load_tensors
 from maskwright.train import train
 from tiny_world import QUICK, world
 
@@ -89,6 +92,50 @@ def test_a_full_disk_costs_neither_the_training_nor_the_former_checkpoint(tiny, 
     )
     assert "No space left on device" in warnings[0]
     assert (out / LAST).read_bytes() == (finished / LAST).read_bytes()
+    assert not [*out.rglob("*.part")]
+
+
+def test_a_disk_on_which_nothing_can_be_written_for_a_while_costs_no_training(tiny, tmp_path, monkeypatch):
+    data, finished, _ = tiny
+    out, said, module = tmp_path / "run", [], sys.modules["maskwright.train"]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    plain, evaluate, aps = module.Stepper.take, validation.evaluate, iter((0.9, 0.5))
+
+    def take(self, batch, step, rate):
+        if step in {1, 5}:  # no file may grow in the steps between
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]) if step == 1 else usual)
+        return plain(self, batch, step, rate)
+
+    def scored(*args, **more):
+        result = evaluate(*args, **more)
+        return replace(result, metrics={**result.metrics, "segm/AP": next(aps)})
+
+    def say(text):
+        said.append(text)
+        if resource.getrlimit(resource.RLIMIT_FSIZE) != usual:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # `maskwright train ... > file`
+
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(module.Stepper, "take", take)
+    monkeypatch.setattr(validation, "evaluate", scored)
+    try:
+        run = train(data, out, say=say, **QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (run.state, run.step) == ("finished", 6)
+    assert sum("log.jsonl cannot be written: " in text for text in said) == 1
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(e["kind"], e["step"]) for e in lines if e["kind"] != "event"] == [
+        *(("step", 2), ("validation", 3), ("step", 4), ("step", 6), ("validation", 6))
+    ]
+    assert {e["step"] for e in lines if e["kind"] == "event"} == {2, 3, 4, 5}
+    assert all("could not be saved" in e["text"] for e in lines if e["kind"] == "event")
+    # The best weights of step 3 found no room: those that did are what run.json tells of.
+    assert (run.best_step, run.metrics["segm/AP"]) == (6, 0.5)
+    assert [e["best"] for e in lines if e["kind"] == "validation"] == [False, True]
+    for name, tensor in load_tensors(finished / LAST).items():
+        assert torch.equal(load_tensors(out / LAST)[name], tensor)
+        assert torch.equal(load_tensors(out / BEST)[name], tensor)
     assert not [*out.rglob("*.part")]
 
 

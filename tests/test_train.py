@@ -22,7 +22,6 @@ from maskwright.batches import NO_AUGMENTATION, Photos
 from maskwright.checkpoint import read_progress
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
-from maskwright.log import Log, clock
 from maskwright.models.maskrcnn import MaskRCNN
 from maskwright.models.stock import StockMaskRCNN
 from maskwright.plan import Plan
@@ -252,13 +251,6 @@ def test_ctrl_c_waits_for_the_end_of_a_step():
         step()
     assert done == ["the whole step"]
     assert signal.getsignal(signal.SIGINT) is usual
-
-
-def test_log_lines_after_the_checkpoint_are_written_anew(tmp_path):
-    lines = [json.dumps({"kind": "step", "step": n}) + "\n" for n in (2, 4, 6)]
-    (tmp_path / "log.jsonl").write_text("".join(lines) + '{"kind": "st')  # the machine went down
-    Log(tmp_path, 4, True)
-    assert (tmp_path / "log.jsonl").read_text() == "".join(lines[:2])
 
 
 # Refusals
@@ -529,13 +521,6 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert [line.split(":")[0] for line in found[3:6]] == ["  before that"] * 3
     assert found[-1] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
-)
-def test_clock(seconds, text):
-    assert clock(seconds) == text
 
 
 def test_the_output_may_not_be_the_data(data, tmp_path):

@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from maskwright.files import atomic_file
 from maskwright.trackers import Tracker
+
+_LINES, _CURVES = "its lines wait until they can be", "the curves end here"
 
 
 class Log:
-    """`log.jsonl`, TensorBoard and a tracker.
+    """`log.jsonl`, TensorBoard and a tracker. None of them costs the training: what cannot be written is told, once.
+
+    Lines for which the disk has no room wait, and are written when there is some again.
 
     Args:
         folder: The run's.
         step: Where the training stands; later lines are dropped, for a resumed training writes them again.
         active: Whether this process writes.
         tracker: Where else the numbers go.
+        tell: Told what fails.
     """
 
-    def __init__(self, folder: Path, step: int, active: bool, tracker: Tracker | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        active: bool,
+        tracker: Tracker | None = None,
+        tell: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         self.path, self.folder, self.active, self.tracker = folder / "log.jsonl", folder, active, tracker
-        self.since = step
+        self.since, self.tell = step, tell
+        self.waiting: list[dict[str, Any]] = []
+        self.told: set[str] = set()
+        self.board: Any = None
         if active and self.path.is_file():
             self._drop(step)
 
     def _drop(self, step: int) -> None:
-        # A line without an end was being written when the machine went down.
-        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        with atomic_file(self.path) as handle:
-            handle.write("".join(kept).encode())
+        end = 0
+        with self._guarded(self.path.name, _LINES):
+            for line in self.path.read_bytes().splitlines(keepends=True):  # their steps only rise
+                # A line without an end was being written when the machine went down.
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+                end += len(line)
+            os.truncate(self.path, end)  # needs no room
 
     def __enter__(self) -> Log:
         if self.active:
@@ -49,24 +69,44 @@ class Log:
 
         # What an earlier process has drawn beyond this step is not shown.
         purge = self.since + 1 if self.since else None
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
-        self.file = self.path.open("a", encoding="utf-8")
+        with self._guarded("tensorboard", _CURVES):
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
 
     def __exit__(self, *_: object) -> None:
         if self.active:
             self._close()
+            if self.waiting:
+                self.tell(f"warning: {len(self.waiting)} lines of {self.path} could not be written")
             if self.tracker is not None:
                 self.tracker.close()
 
     def _close(self) -> None:
-        self.file.close()
-        self.board.close()
+        self._catch_up()
+        board, self.board = self.board, None
+        with self._guarded("tensorboard", _CURVES):
+            if board is not None:
+                board.close()
+
+    @contextmanager
+    def _guarded(self, what: str, consequence: str) -> Iterator[None]:
+        """Tell once that something cannot be written, and go on."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self.told:
+                self.told.add(what)
+                self.tell(
+                    f"warning: {self.folder / what} cannot be written: {error.strerror or error}; {consequence},"
+                    " and the training goes on"
+                )
 
     def rewind(self, step: int) -> None:
         """Drop what was written after a step."""
         if self.active:
             self._close()
-            self._drop(step)
+            self.waiting = [entry for entry in self.waiting if entry["step"] <= step]
+            if self.path.is_file():
+                self._drop(step)
             self.since = step
             self._open()
 
@@ -74,22 +114,64 @@ class Log:
         """Add one line, at once readable by others."""
         if not self.active:
             return
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
-        if entry["kind"] == "event":
-            return
-        step = entry["step"]
-        if entry["kind"] == "validation":
-            scalars = {f"val/{k}": v for k, v in entry["metrics"].items()}
-        else:
-            scalars = {f"loss/{k}": v for k, v in entry["losses"].items()}
-            scalars |= {"loss/total": entry["total"], "lr": entry["lr"], "box_accuracy": entry["box_accuracy"]}
-            scalars |= {"time_s": entry["time_s"], "memory_mb": entry["memory_mb"], "grad_norm": entry["grad_norm"]}
-        scalars = {name: value for name, value in scalars.items() if value is not None}
-        for name, value in scalars.items():
-            self.board.add_scalar(name, value, step)
-        if self.tracker is not None:
-            self.tracker.log(scalars, step)
+        self.waiting.append(entry)
+        self._catch_up()
+        if self.tracker is not None and entry["kind"] != "event":
+            self.tracker.log(_scalars(entry), entry["step"])
+
+    def _catch_up(self) -> None:
+        """Write the lines that wait, as far as there is room."""
+        with self._guarded(self.path.name, _LINES), self.path.open("ab", buffering=0) as file:
+            while self.waiting:
+                entry = self.waiting.pop(0)
+                try:
+                    _append(file, (json.dumps(entry) + "\n").encode())
+                except OSError:
+                    self.waiting.insert(0, entry)
+                    raise
+                self._draw(entry)
+
+    def _draw(self, entry: dict[str, Any]) -> None:
+        board = self.board
+        if board is not None and entry["kind"] != "event":
+            self.board = None
+            with self._guarded("tensorboard", _CURVES):
+                for name, value in _scalars(entry).items():
+                    board.add_scalar(name, value, entry["step"])
+                self.board = board
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """Write a line, or nothing of it."""
+    end = os.fstat(file.fileno()).st_size
+    if file.write(line) < len(line):
+        os.ftruncate(file.fileno(), end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _scalars(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a line that are drawn as curves, by name."""
+    if entry["kind"] == "validation":
+        scalars = {f"val/{k}": v for k, v in entry["metrics"].items()}
+    else:
+        scalars = {f"loss/{k}": v for k, v in entry["losses"].items()}
+        scalars |= {"loss/total": entry["total"], "lr": entry["lr"], "box_accuracy": entry["box_accuracy"]}
+        scalars |= {"time_s": entry["time_s"], "memory_mb": entry["memory_mb"], "grad_norm": entry["grad_norm"]}
+    return {name: value for name, value in scalars.items() if value is not None}
+
+
+def unfailing(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that says a line, and loses it if that goes to a disk without room: a training shall go on."""
+
+    def tell(text: str) -> None:
+        try:
+            say(text)
+        except BrokenPipeError:  # nobody listens any more
+            raise
+        except OSError:
+            pass
+
+    return tell
 
 
 @contextmanager

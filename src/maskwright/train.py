@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -31,8 +31,9 @@ from maskwright.dataset import Dataset, read_json
 from maskwright.devices import make_fabric, place, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
+from maskwright.evaluate import Evaluation
 from maskwright.files import refuse_existing, refuse_input, write_json
-from maskwright.log import Log, clock, memory_mb, progress_bar
+from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan, stored
@@ -218,7 +219,7 @@ class _Training:
     def __init__(
         self, fabric: Fabric, run: Run, made: Plan, tell: Callable[[str], None], progress: bool, resized: bool
     ) -> None:
-        self.fabric, self.run, self.plan, self.tell, self.bar = fabric, run, made, tell, progress
+        self.fabric, self.run, self.plan, self.tell, self.bar = fabric, run, made, unfailing(tell), progress
         self.first = fabric.is_global_zero
         self.settings = made.settings
         self.planned, self.resized = cast(int, made.settings.micro_batch or made.settings.batch_size), resized
@@ -342,7 +343,7 @@ class _Training:
             settings.model_dump(exclude_none=True),
             self.tell,
         )
-        self.log = Log(self.run.path, self.at.step, self.first, tracker)
+        self.log = Log(self.run.path, self.at.step, self.first, tracker, self.tell)
 
     def _pieces(self) -> int:
         """Return how many photos are taken at once: what was planned or is said now, or what memory forced before."""
@@ -491,25 +492,19 @@ class _Training:
                     at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
                     one = validate(self.network, self.val, self.run, at)
                 result = one.result
-                if one.best:
-                    self.run = self.run.write(
-                        metrics=result.metrics,
-                        best_step=at.step,
-                        threshold=result.threshold["score"] if result.threshold else 0.5,
-                        step=at.step,
-                    )
-                    attempt(lambda: self.run.save_weights(BEST, self.network.state_dict()), self._event("disk"))
+                best = one.best and self._keep_best(result)
             self.network.train()
             at.smoothed_ap = one.smoothed
             risen = one.smoothed > at.best_ap
-            at.best_ap, at.since_best = (one.smoothed, 0) if risen else (at.best_ap, at.since_best + 1)
+            at.since_best = 0 if risen else at.since_best + 1
+            at.best_ap = one.smoothed if risen and best else at.best_ap
             epoch = (at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos_per_epoch + 1
             entry = {
                 "kind": "validation",
                 "step": at.step,
                 "epoch": epoch,
                 "metrics": result.metrics,
-                "best": one.best,
+                "best": best,
             }
             self.log.write(entry)
             shown = "  ".join(
@@ -517,7 +512,7 @@ class _Training:
                 for k, v in result.metrics.items()
                 if k in {"segm/AP", "segm/AP50", "segm/AP75", "bbox/AP", "bbox/AP50"}
             )
-            self.tell(f"validation at step {at.step}: {shown}{'  (best so far)' if one.best else ''}")
+            self.tell(f"validation at step {at.step}: {shown}{'  (best so far)' if best else ''}")
             self._diagnose([one.cause] if one.cause else [])
             at.validation_s = time.perf_counter() - started
         at.validations = number
@@ -530,6 +525,17 @@ class _Training:
                 f" {at.best_ap:.3f}"
             )
         self.fabric.barrier()
+
+    def _keep_best(self, result: Evaluation) -> bool:
+        """Save the weights as the best ones; if there is no room for them, later ones may be the best."""
+        at, tell = self.at, self._event("disk")
+        advised = result.threshold["score"] if result.threshold else 0.5
+        run = replace(self.run, metrics=result.metrics, best_step=at.step, threshold=advised, step=at.step)
+        if not attempt(lambda: run.save_weights(BEST, self.network.state_dict()), tell):
+            return False
+        self.run = run
+        attempt(run.write, tell)
+        return True
 
     def _checkpoint(self) -> float:
         """Save in the middle of the training, which goes on if that fails; return when it was done."""
