@@ -595,6 +595,11 @@ def test_with_patience_a_training_stops_when_the_score_no_longer_rises(data, tmp
     assert (run.state, run.step, run.best_step) == ("finished", 3, 1)
     assert "stopped early at step 3: 2 validations without a better smoothed segm AP than 0.500" in said
     assert [line["what"] for line in log_of(tmp_path / "run") if line["kind"] == "event"] == ["stop"]
+    log, last = log_of(tmp_path / "run"), (tmp_path / "run" / LAST).read_bytes()
+    run = train(data, tmp_path / "run", resume=True, say=said.append)
+    assert "it had stopped early at step 3, and is at its end" in said
+    assert (run.state, run.step, log_of(tmp_path / "run")) == ("finished", 3, log)
+    assert (tmp_path / "run" / LAST).read_bytes() == last
 
 
 class Clock:

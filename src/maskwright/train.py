@@ -325,6 +325,9 @@ class _Training:
             self.at = load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors)
         elif (tested := self.run.path / "preflight.json").is_file():
             self.at.validation_s = float(read_json(tested)["validation_s"])
+        self.stopped = self._no_better()
+        if self.stopped:
+            self.tell(f"it had stopped early at step {self.at.step}, and is at its end")
         self.photos.left_out |= set(self.at.skipped)
         self.photos.unreadable |= self.at.unreadable
         if self.val is not None:
@@ -516,15 +519,18 @@ class _Training:
             self._diagnose([one.cause] if one.cause else [])
             at.validation_s = time.perf_counter() - started
         at.validations = number
-        patience = self.settings.patience or 0
-        stop = bool(patience and at.since_best >= patience)
+        stop = self._no_better()
         self.stopped = bool(self.fabric.broadcast(stop)) if self.fabric.world_size > 1 else stop
         if self.stopped:
             self._event("stop")(
-                f"stopped early at step {at.step}: {patience} validations without a better smoothed segm AP than"
-                f" {at.best_ap:.3f}"
+                f"stopped early at step {at.step}: {self.settings.patience} validations without a better smoothed"
+                f" segm AP than {at.best_ap:.3f}"
             )
         self.fabric.barrier()
+
+    def _no_better(self) -> bool:
+        """Tell whether there have been so many validations without a better score that the training stops."""
+        return bool(self.settings.patience and self.at.since_best >= self.settings.patience)
 
     def _keep_best(self, result: Evaluation) -> bool:
         """Save the weights as the best ones; if there is no room for them, later ones may be the best."""
