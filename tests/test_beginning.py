@@ -7,10 +7,18 @@ from dataclasses import replace
 import pytest
 from PIL import Image as Picture
 
-from maskwright.beginning import begun_with, bytes_of, fingerprint_of, resumable, write_beginning
+from maskwright.beginning import (
+    begun_with,
+    bytes_of,
+    fingerprint_of,
+    resumable,
+    started_again,
+    write_beginning,
+)
 from maskwright.dataset import Dataset
+from maskwright.devices import Place
 from maskwright.errors import UserError
-from maskwright.run import Run
+from maskwright.run import LAST, Run
 from maskwright.train import train
 from maskwright.writing import write_shards
 from tiny_world import QUICK, world, write_data
@@ -71,18 +79,56 @@ def test_a_fingerprint_is_that_of_the_beginning_whatever_became_of_photos_that_a
     assert changed["val"] == before["val"]
 
 
+def test_what_is_started_again_is_known_by_its_job(tiny, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(tiny[1], out)
+
+    def again(here, job, state="training", **more):
+        Run.read(out).write(job=job, state=state)
+        return started_again(out, here, QUICK | more)
+
+    mine = Place(by="torchrun", job="torchrun 7")
+    assert again(mine, "torchrun 7")  # processes have come or gone: no failure
+    assert again(mine, "torchrun 7", workers=3)
+    assert not again(mine, "torchrun 7", seed=3)  # the same name for another training
+    assert not again(mine, "torchrun 7", "finished")
+    assert again(replace(mine, again=True), "torchrun 7", "finished")
+    assert not again(mine, "torchrun 8")
+    assert not again(mine, "")
+    assert not again(replace(mine, again=True), "torchrun 8")  # it died before it wrote its run
+    nameless = Place(by="torchrun", again=True)
+    assert again(nameless, "")
+    assert not again(replace(nameless, again=False), "")
+    queued = Place(by="SLURM", again=True, job="SLURM 17")
+    assert again(queued, "SLURM 17")
+    assert not again(queued, "SLURM 16")
+    assert not again(replace(queued, again=False), "SLURM 17")  # another task of the job
+    assert not again(Place(), "")
+    assert not started_again(tmp_path / "none", queued, QUICK)
+    (out / "run.json").write_text("{}")
+    assert not started_again(out, queued, QUICK)
+
+
 def test_processes_that_torchrun_starts_again_go_on_by_themselves(tiny, tmp_path, monkeypatch):
     data, run, _ = tiny
     out = tmp_path / "run"
     shutil.copytree(run, out)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    made = train(data, out, dry_run=True, **QUICK)
-    assert made.settings.steps == 6
+    with pytest.raises(UserError, match="the output exists already"):
+        train(data, out, **QUICK)
     said = []
-    train(data, out, say=said.append, **QUICK)  # it would be refused, since the output exists
+    fresh = train(data, tmp_path / "fresh", **(QUICK | {"steps": 1}))
+    assert fresh.job == "torchrun x"
+    assert json.loads((fresh.path / "run.json").read_text())["job"] == "torchrun x"
+    assert b"torchrun x" not in (fresh.path / LAST).read_bytes()  # equal trainings give equal files
+    Run.read(out).write(job="torchrun x", state="training")
+    before = (out / "log.jsonl").read_bytes()
+    train(data, out, say=said.append, overwrite=True, **QUICK)
     assert said[-1].startswith("trained 6 steps in ")
+    assert (out / "log.jsonl").read_bytes() == before  # none of them anew
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert train(data, out, resume=True).job == ""
 
 
 def test_a_photo_that_was_renamed_or_replaced_makes_it_other_data(tiny, tmp_path):

@@ -144,15 +144,16 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
                 "GROUP_WORLD_SIZE": "2",
                 "LOCAL_WORLD_SIZE": "2",
             },
-            Place(3, 4, 2, 2, "torchrun"),
+            Place(3, 4, 2, 2, "torchrun", job="torchrun x"),
         ),
         (
             {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"},
-            Place(0, 1, 1, 1, "torchrun", True),
+            Place(0, 1, 1, 1, "torchrun", True, "torchrun x"),
         ),
-        (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, 2, "SLURM")),
-        (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True)),
-        (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM")),
+        ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, 1, 1, "torchrun")),
+        (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, 2, "SLURM", job="SLURM 17")),
+        (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True, "SLURM 17")),
+        (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM", job="SLURM 17")),
         (SLURM | {"SLURM_JOB_NAME": "bash"}, Place()),  # a shell that SLURM gave
     ],
 )

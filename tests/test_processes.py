@@ -48,7 +48,7 @@ def test_an_error_of_ours_keeps_its_traceback():
         raise ProcessRaisedException("the story", 1, 99)
 
     with pytest.raises(ProcessRaisedException, match="the story"):
-        processes.start(print, SimpleNamespace(launch=launch), None, None, aloud=False)
+        processes.start(print, SimpleNamespace(launch=launch), None, None, False, aloud=False)
 
 
 def test_the_first_of_several_errors_is_handed_over_whole():
@@ -68,7 +68,7 @@ def test_the_first_of_several_errors_is_handed_over_whole():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "be_patient", lambda: None)
         with pytest.raises(UserError) as caught:
-            processes.start(print, SimpleNamespace(launch=launch), None, None, aloud=False)
+            processes.start(print, SimpleNamespace(launch=launch), None, None, False, aloud=False)
     assert caught.value.problems == first.problems
     assert caught.value.__cause__ is None
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from maskwright.dataset import SPLITS, Dataset, read_json
+from maskwright.devices import Place
 from maskwright.errors import UserError
 from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
@@ -138,6 +139,30 @@ def fingerprint_of(data: Path, left_out: Mapping[str, int] | None = None) -> dic
 def resumable(out: Path) -> bool:
     """Tell whether a folder holds a training that can go on, if only from its first step."""
     return (out / "run.json").is_file() and (out / "plan.json").is_file()
+
+
+def started_again(out: Path, here: Place, settings: Mapping[str, Any]) -> bool:
+    """Tell whether torchrun or SLURM have started again what trains this run, which then goes on.
+
+    Processes that come or go are no failure to torchrun, which does not count them; so the run knows its job. One that
+    was given the same name for another training (the former is finished, or has other settings) is not meant.
+
+    Args:
+        out: The run folder.
+        here: Of this process.
+        settings: Those that the user gives.
+    """
+    if not resumable(out):
+        return False
+    if not here.job:
+        return here.again
+    try:
+        run = Run.read(out)
+    except UserError:
+        return False
+    if run.job != here.job:
+        return False
+    return here.again or (here.by == "torchrun" and run.state != "finished" and begun_with(out, settings))
 
 
 def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:

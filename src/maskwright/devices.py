@@ -39,7 +39,9 @@ class Place:
         machines: On how many machines.
         beside: How many of them are on this machine.
         by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
-        again: Whether they were started again after a failure, or after the job was put back into the queue.
+        again: Whether they are known to be started again: after a failure, or since the job was put back into the
+            queue. torchrun does not say so where processes have come or gone, nor on a machine that came later.
+        job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own.
     """
 
     rank: int = 0
@@ -48,6 +50,7 @@ class Place:
     beside: int = 1
     by: str = ""
     again: bool = False
+    job: str = ""
 
     @property
     def first(self) -> bool:
@@ -66,6 +69,8 @@ def place() -> Place:
             beside=int(have.get("LOCAL_WORLD_SIZE", "1")),
             by="torchrun",
             again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
+            # `none` is what torchrun calls every job that it was given no name for.
+            job="" if have["TORCHELASTIC_RUN_ID"] == "none" else f"torchrun {have['TORCHELASTIC_RUN_ID']}",
         )
     # In a shell of its own (salloc) SLURM sets the same variables; Fabric tells by the job's name, as we do.
     if "SLURM_NTASKS" in have and have.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
@@ -76,6 +81,7 @@ def place() -> Place:
             beside=math.ceil(int(have["SLURM_NTASKS"]) / int(have.get("SLURM_NNODES", "1"))),
             by="SLURM",
             again=int(have.get("SLURM_RESTART_COUNT", "0")) > 0,
+            job=f"SLURM {have['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in have else "",
         )
     return Place()
 

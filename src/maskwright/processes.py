@@ -23,11 +23,12 @@ from maskwright.run import Run
 from maskwright.scale.gang import ProcessesDiedError, together
 from maskwright.settings import TrainSettings
 
-Part = Callable[[Fabric, Run, Plan, Callable[[str], None]], object]
-"""What each process does: a function of a module, or a `functools.partial` of one."""
+Part = Callable[[Fabric, Run, Plan, bool, Callable[[str], None]], object]
+"""What each process does, given Fabric, the run, the plan, whether the training goes on, and whom to tell: a function
+of a module, or a `functools.partial` of one."""
 
 
-def start(part: Part, fabric: Fabric, run: Run, made: Plan, *, aloud: bool) -> None:
+def start(part: Part, fabric: Fabric, run: Run, made: Plan, resume: bool, *, aloud: bool) -> None:
     """Start one process per device, and wait until each has done its part.
 
     Args:
@@ -35,6 +36,7 @@ def start(part: Part, fabric: Fabric, run: Run, made: Plan, *, aloud: bool) -> N
         fabric: Of the plan, not launched.
         run: Given to each.
         made: The plan, given to each.
+        resume: Whether the training goes on.
         aloud: Print what is told; what the user gave to be told with stays behind in the process that was asked.
 
     Raises:
@@ -43,7 +45,7 @@ def start(part: Part, fabric: Fabric, run: Run, made: Plan, *, aloud: bool) -> N
     with tempfile.TemporaryDirectory(prefix="maskwright-") as folder:
         try:
             # Fabric looks into the arguments and the result of what it launches, and refuses frozen ones: no arguments.
-            cast(Any, fabric).launch(partial(_started, part, run, made, aloud, folder))
+            cast(Any, fabric).launch(partial(_started, part, run, made, resume, aloud, folder))
         except (ProcessRaisedException, ProcessExitedException):
             # The others die of what one has raised, and torch hands over the text of whichever it sees first.
             for path in sorted(Path(folder).glob("*.json")):
@@ -51,10 +53,10 @@ def start(part: Part, fabric: Fabric, run: Run, made: Plan, *, aloud: bool) -> N
             raise
 
 
-def _started(part: Part, run: Run, made: Plan, aloud: bool, folder: str, fabric: Fabric) -> None:
+def _started(part: Part, run: Run, made: Plan, resume: bool, aloud: bool, folder: str, fabric: Fabric) -> None:
     try:
         be_patient()
-        part(fabric, run, made, print if aloud else _silent)
+        part(fabric, run, made, resume, print if aloud else _silent)
         fabric.barrier()  # run.json is final for every process
     except UserError as error:
         with contextlib.suppress(UserError):  # no room for it, or the process that asked is gone
@@ -69,7 +71,9 @@ def _handed_over(path: Path) -> UserError:
     return UserError([Problem(one["what"], tuple(one["where"]), one["fix"]) for one in problems])
 
 
-def join(part: Part, fabric: Fabric, run: Run, made: Plan, machine: Machine, tell: Callable[[str], None]) -> None:
+def join(
+    part: Part, fabric: Fabric, run: Run, made: Plan, machine: Machine, resume: bool, tell: Callable[[str], None]
+) -> None:
     """Do this process's part among those that torchrun, SLURM or Ray have started, by the first one's plan.
 
     Args:
@@ -78,6 +82,7 @@ def join(part: Part, fabric: Fabric, run: Run, made: Plan, machine: Machine, tel
         run: As this process sees it.
         made: This process's plan.
         machine: What this process is on.
+        resume: Whether the training goes on, as this process sees it: the first one may have begun it just now.
         tell: Told what happens.
 
     Raises:
@@ -86,11 +91,12 @@ def join(part: Part, fabric: Fabric, run: Run, made: Plan, machine: Machine, tel
     meet(fabric)
     be_patient()
     own = made.settings.precision
-    run, made = agreed(fabric.broadcast((run, made)), (run, made))
+    first_run, first_made, resume = fabric.broadcast((run, made, resume))
+    run, made = agreed((first_run, first_made), (run, made))
     if made.settings.precision != own:
         fabric = make_fabric(made, machine)
         fabric.launch()  # the processes have met already
-    part(fabric, run, made, tell)
+    part(fabric, run, made, resume, tell)
     fabric.barrier()  # run.json is final for every process
 
 

@@ -41,6 +41,7 @@ class Run:
         step: Optimiser steps taken.
         metrics: Of the best validation.
         best_step: When that was; `None` without a validation.
+        job: Of torchrun or SLURM that trains it or did so last; empty if there was none.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Run:
     metrics: Mapping[str, float | None] | None = None
     best_step: int | None = None
     short_side: int | None = None
+    job: str = ""
 
     @staticmethod
     def read(path: str | Path) -> Run:
@@ -87,6 +89,7 @@ class Run:
                 metrics=values["metrics"],
                 best_step=values["best_step"],
                 short_side=int(values["short_side"]) if values.get("short_side") else None,
+                job=str(values.get("job", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
@@ -123,6 +126,7 @@ class Run:
             "step": self.step,
             "metrics": dict(self.metrics) if self.metrics else None,
             "best_step": self.best_step,
+            **({"job": self.job} if self.job else {}),
         }
 
     def build(self, weights: str = "none") -> nn.Module:
@@ -146,6 +150,7 @@ class Run:
         told = self.json()
         # Neither the hour nor an interruption may change the bytes: equal trainings give equal files.
         del told["made_by"]["made"], told["state"]
+        told.pop("job", None)
         save_tensors(self.path / name, tensors, {"maskwright": json.dumps(told)})
 
 

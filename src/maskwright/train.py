@@ -23,6 +23,7 @@ from maskwright.beginning import (
     read_split,
     resumable,
     resumed_plan,
+    started_again,
     write_beginning,
 )
 from maskwright.check import check, check_again
@@ -102,8 +103,7 @@ def train(
     require(said.tracker or "none")
     data, out = Path(data), Path(out)
     here = place()
-    # What torchrun or SLURM start again goes on where it was.
-    resume = resume or (here.again and resumable(out))
+    resume = resume or started_again(out, here, said.model_dump(exclude_none=True))
     if resume and not resumable(out):
         raise UserError(
             "there is nothing to go on with: the run has no checkpoint",
@@ -129,7 +129,7 @@ def train(
     tell(made.table())
     if dry_run:
         return made
-    run = Run.read(out) if resume else new_run(out, data, made, fingerprint)
+    run = replace(Run.read(out) if resume else new_run(out, data, made, fingerprint), job=here.job)
     if here.first and not resume:
         # In the first process, before the others are started (torchrun's and SLURM's wait for it where they meet).
         tested = _preflight(data, run, made, machine, tell)
@@ -143,16 +143,16 @@ def train(
     fabric, resized = make_fabric(made, machine), said.micro_batch is not None
     if fabric.world_size == 1 and made.settings.devices == 1:
         return _Training(fabric, run, made, tell, progress, resized).go(resume, began)
-    part = partial(_part, resume=resume, began=began, resized=resized)
+    part = partial(_part, began=began, resized=resized)
     if here.by:
-        join(part, fabric, run, made, machine, tell)
+        join(part, fabric, run, made, machine, resume, tell)
     else:
-        start(part, fabric, run, made, aloud=say is not None)
+        start(part, fabric, run, made, resume, aloud=say is not None)
     return Run.read(out)
 
 
 def _part(
-    fabric: Fabric, run: Run, made: Plan, tell: Callable[[str], None], resume: bool, began: float, resized: bool
+    fabric: Fabric, run: Run, made: Plan, resume: bool, tell: Callable[[str], None], *, began: float, resized: bool
 ) -> None:
     """Do the part of one of several processes."""
     _Training(fabric, run, made, tell if fabric.is_global_zero else _silent, False, resized).go(resume, began)

@@ -150,7 +150,7 @@ class _Member:
         # Each process counts as a machine of its own: it sees the one GPU that Ray gave it, as number 0. How many
         # share the machine is told all the same, since they share its memory.
         os.environ |= {
-            "TORCHELASTIC_RUN_ID": f"ray-{port}",
+            "TORCHELASTIC_RUN_ID": "none",  # as torchrun without a name: no other start is this one again
             "RANK": str(rank),
             "WORLD_SIZE": str(world),
             "LOCAL_RANK": "0",
