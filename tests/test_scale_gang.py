@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import maskwright
 from maskwright import scale
 from maskwright.errors import UserError
-from maskwright.scale.gang import ProcessesDiedError, together
+from maskwright.scale.gang import ProcessesDiedError, cpus_each, together
 
 pytest.importorskip("ray")
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
@@ -67,7 +68,7 @@ def test_gpus_are_those_of_the_cluster_and_not_of_the_machine_that_asks(cluster,
         return plain(**options)
 
     monkeypatch.setattr(ray, "remote", remote)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, **gpus})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, **gpus}}])
     _, count = together(introduce, None)
     assert wanted == [each]
     assert count == (2 if gpus else 1)  # one per GPU, or one per machine
@@ -80,6 +81,74 @@ def test_what_one_raises_is_raised_and_a_death_is_told(cluster):
     with pytest.raises(ProcessesDiedError, match="a process of the Ray cluster died") as died:
         together(partial(die, "1"), 2)
     assert died.value.left == 1
+
+
+def reduce(say):
+    """Wait for the other process, which dies: gloo breaks off before Ray knows of it."""
+    import torch
+
+    torch.distributed.init_process_group("gloo")
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.all_reduce(torch.ones(1))
+
+
+def test_when_one_dies_what_the_others_raise_since_is_not_the_cause(cluster):
+    with pytest.raises(ProcessesDiedError, match="a process of the Ray cluster died") as died:
+        together(reduce, 2)
+    assert died.value.left == 1
+
+
+def wrong(say):
+    raise ZeroDivisionError("our bug")
+
+
+def test_what_one_raises_while_all_live_is_the_cause(cluster):
+    with pytest.raises(ZeroDivisionError, match="our bug"):
+        together(wrong, 2)
+
+
+def die_one_after_the_other(folder, say):
+    mine = folder / os.environ["RANK"]
+    if os.environ["RANK"] == "1":
+        mine.write_text(str(os.getpid()))
+    if os.environ["RANK"] == "2":
+        while not (folder / "1").exists() or not (pid := (folder / "1").read_text()) or lives(pid):
+            time.sleep(0.01)
+    if os.environ["RANK"] != "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_those_that_are_left_are_those_that_answer(cluster, tmp_path):
+    with pytest.raises(ProcessesDiedError) as died:
+        together(partial(die_one_after_the_other, tmp_path), 3)
+    assert died.value.left == 1
+
+
+@pytest.mark.parametrize(
+    ("machines", "count", "each"),
+    [
+        ([(8, 0), (8, 0)], 4, 4),
+        ([(8, 0), (8, 0)], 3, 4),  # 16 // 3 would be 5, and there is no room for the third
+        ([(8, 0), (8, 0)], 2, 8),
+        ([(7, 0)], 3, 2),
+        ([(2, 0)], 3, 0.6666),
+        ([(2, 0), (1, 0)], 4, 0.6666),
+        ([(16, 0), (2, 0), (0, 0)], 3, 5),
+        ([(8, 1), (4, 3)], 4, 1),  # the one with three GPUs has the fewest CPUs
+        ([(64, 0), (8, 2)], 2, 4),
+        ([(8, 1)], 2, 4),  # no room: Ray waits for a machine more, or says so
+    ],
+)
+def test_processes_have_as_many_cpus_as_there_is_room_for_all(machines, count, each):
+    assert cpus_each(machines, count) == each
 
 
 # What trains is imported where it is used: the processes of the tests above import this module.

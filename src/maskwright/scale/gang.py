@@ -10,7 +10,7 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from maskwright.errors import UserError
@@ -26,12 +26,18 @@ POLL_S = 0.3
 START_S = 120.0
 """Seconds that Ray is given to find room for all processes."""
 
+ALIVE_S = 10.0
+"""Seconds in which a process answers whether it lives: Ray may take some to see that one is gone."""
+
+CPU = 10_000
+"""Ray counts CPUs in whole ones, or below one to so many parts."""
+
 
 class ProcessesDiedError(UserError):
     """Some of the processes are gone; those that are left could do the work.
 
     Attributes:
-        left: How many are left.
+        left: How many are left: those that still answer.
     """
 
     left = 0
@@ -60,11 +66,11 @@ def together(function: Callable[[Say], R], processes: int | None, *, say: Say | 
     with at("ray"):
         import ray
 
-        have = ray.cluster_resources()
-        gpus, machines = int(have.get("GPU", 0)), sum(1 for node in ray.nodes() if node["Alive"])
-        count = processes or gpus or machines or 1
-        cpus = have.get("CPU", 1) / count
-        cpus = cpus // 1 if cpus >= 1 else cpus * 1e4 // 1 / 1e4  # Ray counts in whole ones, or to four digits
+        have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        machines = [(node.get("CPU", 0.0), int(node.get("GPU", 0))) for node in have]
+        gpus = sum(gpu for _, gpu in machines)
+        count = processes or gpus or len(machines) or 1
+        cpus = cpus_each(machines, count)
         kind: Any = ray.remote(num_cpus=cpus, num_gpus=1 if gpus else 0, max_concurrency=2)(_Member)
         members = [kind.remote() for _ in range(count)]
         try:
@@ -73,6 +79,33 @@ def together(function: Callable[[Say], R], processes: int | None, *, say: Say | 
             for member in members:
                 with contextlib.suppress(Exception):
                     ray.kill(member)
+
+
+def cpus_each(machines: Sequence[tuple[float, int]], count: int) -> float:
+    """Return the most CPUs that each of some processes can have, so that there is room for all of them.
+
+    Args:
+        machines: Of each, its CPUs and GPUs; where any has a GPU, each process takes one.
+        count: How many processes.
+
+    Returns:
+        A whole number, or a part of one. Where there is no room for all, an equal share, for which Ray may wait.
+
+    Example:
+        >>> cpus_each([(8, 0), (8, 0)], 3), cpus_each([(8, 1), (4, 3)], 4), cpus_each([(2, 0)], 3)
+        (4.0, 1.0, 0.6666)
+    """
+    parts = [(int(cpus * CPU), gpus) for cpus, gpus in machines]
+    most = [gpus if any(gpus for _, gpus in machines) else count for _, gpus in machines]
+
+    def whole(share: int) -> int:
+        return share // CPU * CPU if share >= CPU else share
+
+    shares = {whole(cpus // number) for cpus, _ in parts for number in range(1, count + 1)} - {0}
+    for share in sorted(shares, reverse=True):
+        if sum(min(cpus // share, limit) for (cpus, _), limit in zip(parts, most, strict=True)) >= count:
+            return share / CPU
+    return whole(sum(cpus for cpus, _ in parts) // count) / CPU
 
 
 def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
@@ -86,7 +119,7 @@ def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
             "ask for fewer: --devices N",
         ) from None
     except ray.exceptions.RayError as error:
-        raise _died(error, len(members)) from None
+        raise _died(error, _alive(ray, members)[0]) from None
     answers = {
         member.run.remote(code, rank, len(members), homes.count(home), address, port): rank
         for rank, (member, home) in enumerate(zip(members, homes, strict=True))
@@ -98,30 +131,58 @@ def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
         with contextlib.suppress(ray.exceptions.RayError):  # its death is told by its answer
             for line in ray.get(members[0].said.remote()):
                 say(line)
-        # What the work itself raised comes first: the others die of it.
         failed: list[Exception] = []
+        gone: list[Exception] = []
         for answer in done:
             try:
                 result, raised = pickle.loads(ray.get(answer))
-            except ray.exceptions.RayError as gone:
-                failed.append(_died(gone, len(members)))
+            except ray.exceptions.RayError as error:
+                gone.append(error)
                 continue
             results[answers[answer]] = result
             if raised is not None:
-                failed.insert(0, raised)
-        if failed:
-            raise failed[0]
+                failed.append(raised)
+        if failed or gone:
+            raise _cause(ray, members, failed, gone)
     return results[0]
 
 
-def _died(error: Exception, members: int) -> ProcessesDiedError:
+def _cause(ray: Any, members: list[Any], failed: list[Exception], gone: list[Exception]) -> Exception:
+    """Return the error of which the others come.
+
+    When a process raises something, its end looks to the others like a death; when one dies, what they wait for breaks
+    off, and they may raise that before Ray knows of the death. So what the user must change comes first, then deaths.
+    """
+    for error in failed:
+        if isinstance(error, UserError):
+            return error
+    left, silent = _alive(ray, members)
+    if not gone and left == len(members):
+        return failed[0]
+    return _died([*gone, *silent, *failed][0], min(left, len(members) - 1))
+
+
+def _alive(ray: Any, members: list[Any]) -> tuple[int, list[Exception]]:
+    """Count the members that answer, and return what Ray says of those that it knows to be gone."""
+    asked = [member.address.remote() for member in members]
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=ALIVE_S)
+    gone: list[Exception] = []
+    for answer in answered:
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayError as error:
+            gone.append(error)
+    return len(answered) - len(gone), gone
+
+
+def _died(error: Exception, left: int) -> ProcessesDiedError:
     first = str(error).strip().split("\n")[0]
     died = ProcessesDiedError(
         "a process of the Ray cluster died",
         [f"{type(error).__name__}: {first}"],
         "go on: --resume (with fewer processes: --devices N)",
     )
-    died.left = members - 1
+    died.left = left
     return died
 
 
