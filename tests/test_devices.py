@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -175,6 +177,42 @@ def test_a_gpu_that_only_emulates_bf16_is_not_said_to_have_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     machine = this_machine()
     assert (machine.device, machine.count, machine.name, machine.bf16) == ("cuda", 2, "Tesla V100", False)
+
+
+def test_a_notebook_trains_on_one_device_and_refuses_more_before_anything_is_written(monkeypatch, data, tmp_path):
+    two = Machine("cuda", 2, "Some GPU", 8, 32_000, True, interactive=True)
+    made = plan(check(data), TrainSettings(), two)
+    assert (made.settings.devices, made.reasons["devices"].source) == (1, "derived")
+    assert made.reasons["devices"].why == ("one of 2 GPUs, since a notebook cannot start processes to train together")
+    assert plan(check(data), TrainSettings(), replace(two, interactive=False)).settings.devices == 2
+    assert plan(check(data), TrainSettings(), replace(two, started=2)).settings.devices == 2
+    assert not this_machine().interactive
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert this_machine().interactive
+    with pytest.raises(UserError) as caught:
+        train(data, tmp_path / "run", devices=2)
+    assert str(caught.value) == (
+        "a notebook cannot start processes to train together\n"
+        "  devices is 2, and this is a notebook or an interactive Python\n"
+        "fix: devices=1; or in a terminal: maskwright train DATA -o RUN --devices 2"
+    )
+    assert not (tmp_path / "run").exists()
+    assert train(data, tmp_path / "run", devices=2, on="ray", dry_run=True).settings.devices == 2
+
+
+def test_a_notebook_goes_on_alone_with_what_several_processes_began(monkeypatch, data, alone, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    stored = json.loads((alone / "plan.json").read_text())
+    stored["settings"]["devices"] = 2
+    (out / "plan.json").write_text(json.dumps(stored))
+    shutil.copy(alone / "run.json", out)
+    assert train(data, out, resume=True, dry_run=True).settings.devices == 2
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    made = train(data, out, resume=True, dry_run=True)
+    assert (made.settings.devices, made.reasons["devices"].why) == (1, "since it goes on; it began with 2")
+    with pytest.raises(UserError, match="a notebook cannot start processes"):
+        train(data, out, resume=True, devices=2)
 
 
 def test_another_number_of_processes_than_planned_is_refused(monkeypatch, data):

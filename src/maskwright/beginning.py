@@ -228,6 +228,8 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
         )
     if machine.started and "devices" not in now:
         now["devices"] = machine.started
+    if machine.interactive and not machine.started and said.on != "ray" and "devices" not in now:
+        now["devices"] = 1  # it cannot start processes
     given = {name: now[name] for name in MAY_CHANGE if name in now and now[name] != began[name]}
     if given.get("devices", 0) > (made.settings.batch_size or 1):
         raise UserError(

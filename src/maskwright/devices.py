@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -92,6 +93,7 @@ def this_machine() -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = place()
     started, beside = (here.world, here.beside) if here.by else (0, 0)
+    interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)  # what Fabric takes for it
     if torch.cuda.is_available():
         return Machine(
             "cuda",
@@ -102,9 +104,24 @@ def this_machine() -> Machine:
             torch.cuda.is_bf16_supported(including_emulation=False),
             started,
             beside,
+            interactive,
         )
     bf16 = bool(torch.cpu._is_amx_tile_supported())
-    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started, beside)
+    return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started, beside, interactive)
+
+
+def refuse_processes(devices: int, machine: Machine) -> None:
+    """Refuse several devices where nobody has started processes for them and none can be started.
+
+    Raises:
+        UserError: If this is a notebook or the like.
+    """
+    if devices > 1 and machine.interactive and not machine.started:
+        raise UserError(
+            "a notebook cannot start processes to train together",
+            [f"devices is {devices}, and this is a notebook or an interactive Python"],
+            f"devices=1; or in a terminal: maskwright train DATA -o RUN --devices {devices}",
+        )
 
 
 class InnerPrecision(MixedPrecision):

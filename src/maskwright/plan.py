@@ -62,6 +62,7 @@ class Machine:
             times slower in it than in 32 bits; one with AVX-512 bf16 alone was not measured, and does not count).
         started: How many processes others (torchrun, SLURM, Ray) have started to train together; 0: none.
         beside: How many of these are on this machine.
+        interactive: Whether this is a notebook or the like, which cannot start processes to train together.
     """
 
     device: Literal["cpu", "cuda"]
@@ -72,6 +73,7 @@ class Machine:
     bf16: bool
     started: int = 0
     beside: int = 0
+    interactive: bool = False
 
 
 class _Frozen(BaseModel):
@@ -240,6 +242,9 @@ class _Planner:
         self.set("seed", 0, f"the same seed on the same machine gives the same {same}", default)
         if self.machine.started:
             devices = self.set("devices", self.machine.started, "so many processes were started to train together")
+        elif self.machine.interactive and self.machine.count > 1:
+            why = f"one of {self.machine.count} GPUs, since a notebook cannot start processes to train together"
+            devices = self.set("devices", 1, why)
         else:
             devices = self.set("devices", 1 if cpu else self.machine.count, f"{self.machine.name}")
         batch = self.set("batch_size", *self._batch_size(devices))

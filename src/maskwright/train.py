@@ -29,7 +29,7 @@ from maskwright.beginning import (
 from maskwright.check import check, check_again
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import make_fabric, place, this_machine
+from maskwright.devices import make_fabric, place, refuse_processes, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
@@ -126,6 +126,8 @@ def train(
     machine = this_machine()
     fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine)
+    if said.on != "ray":
+        refuse_processes(made.settings.devices or 1, machine)
     tell(made.table())
     if dry_run:
         return made
@@ -308,7 +310,7 @@ class _Training:
             self.val = None
         if self.first:  # which writes the checkpoints
             self.bytes = bytes_of(truth)
-            self.val_bytes = {}
+            self.val_bytes: dict[str, int] = {}
             if self.val is not None:
                 self.val_bytes = dict(zip(_names(self.val), bytes_of(self.val).tolist(), strict=True))
         how, sides = Augmentation.of(settings), sides_of(settings)
