@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maskwright import files, likeness
 from maskwright.formats import Each, Photo
-from maskwright.formats.folders import split_and_category
+from maskwright.formats.split_folders import split_and_category
 from maskwright.formats.runs import part_areas
 from maskwright.formats.shelf import Pack, Singly, unpacked
 from maskwright.objects import SPLITS
