@@ -1,6 +1,7 @@
 """What a config says becomes a setting, is derived instead, or is dropped, and each with a reason."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from maskwright.mmdetection.carry import carry
 from maskwright.mmdetection.config import Config, read_config
 from maskwright.mmdetection.literals import Table, Where
 from maskwright.settings import TrainSettings
+from test_plan import GPU, planned
 
 HERE = Where("x.py", 1)
 
@@ -119,13 +121,11 @@ randomness = dict(seed=3)
 WHOLE = {
     "architecture": "maskrcnn-r50-fpn",
     "weights": "imagenet",
-    "batch_size": 2,
     "repeat": 4,
     "side": 1333,
     "short_side": 800,
     "flip": True,
     "optimiser": "sgd",
-    "learning_rate": 0.0025,
     "momentum": 0.9,
     "weight_decay": 0.0001,
     "backbone_rate": 1.0,
@@ -150,6 +150,30 @@ def test_both_dialects_give_the_same_settings_and_commands(tmp_path, text):
     assumed, names = account.notes
     assert "default_runtime.py are not there, and MMDetection's own values are assumed" in assumed
     assert names == "model.roi_head.bbox_head.num_classes is 80, but the config has 1 class name"
+
+
+@pytest.mark.parametrize("gpus", [1, 4, 8])
+@pytest.mark.parametrize("lr", ["0.02", "0.0025", "0.01"])
+@pytest.mark.parametrize(("text", "batch", "at"), [(OLD, "data.samples_per_gpu", ""), (NEW, "", "optim_wrapper.")])
+def test_on_any_number_of_gpus_the_batch_and_the_rate_are_mmdetections(tmp_path, text, batch, at, lr, gpus):
+    path = tmp_path / "x.py"
+    path.write_text(text.replace("lr=0.02", f"lr={lr}"))
+    account, _ = carry(read_config(path))
+    assert fate(account, batch or "train_dataloader.batch_size") == ("derived", "")
+    assert fate(account, f"{at}optimizer.lr") == ("derived", "")
+    made = planned(machine=replace(GPU, count=gpus), **account.settings)
+    assert (made.settings.batch_size, made.settings.devices) == (2 * gpus, gpus)
+    assert made.settings.learning_rate == pytest.approx(0.02 * 2 * gpus / 16)
+    assert made.reasons["learning_rate"].source == made.reasons["batch_size"].source == "derived"
+
+
+def test_where_the_plan_would_have_another_batch_it_is_carried():
+    ours = {"optimizer": {"type": "SGD", "lr": 0.02}, "model": {"type": "MaskRCNN"}, "data": old()}
+    assert "batch_size" not in settings(**ours)
+    assert settings(**ours | {"data": old(samples_per_gpu=4)})["batch_size"] == 4
+    assert settings(**ours | {"model": {"type": "RetinaNet"}})["batch_size"] == 2  # the network is left open
+    counted = settings(**ours, runner={"type": "IterBasedRunner", "max_iters": 900})
+    assert (counted["batch_size"], counted["steps"]) == (2, 7200)  # the steps are of so many photos
 
 
 @pytest.mark.parametrize("text", [OLD, NEW], ids=["2.x", "3.x"])
@@ -294,7 +318,11 @@ def rate(lr, batch, base=None, enable=False, kind="SGD"):
     if base is not None:
         values["auto_scale_lr"] = {"base_batch_size": base, "enable": enable}
     account, _ = carried(**values)
-    return account.settings["learning_rate"], reasons(account, "optimizer.lr")[0]
+    return account.settings.get("learning_rate"), reasons(account, "optimizer.lr")[0]
+
+
+RULE = "the plan's rule is the same: 0.02 x photos a step / 16"
+ONE = "this is for one device, in proportion for more"
 
 
 @pytest.mark.parametrize(
@@ -302,57 +330,57 @@ def rate(lr, batch, base=None, enable=False, kind="SGD"):
     [
         (
             (0.02, 2),
-            0.0025,
-            "0.02 is for 16 photos a step (8 GPUs x 2); for 2 it is 0.02 x 2 / 16; if it was meant for 2 a step:"
+            None,
+            f"0.02 is for 16 photos a step (8 GPUs x 2); {RULE}, 0.0025 for 2; if it was meant for 2 a step:"
             " --learning-rate 0.02",
         ),
         (
             (0.0025, 2),
-            0.0025,
-            "0.0025 is MMDetection's 0.02 for 16 photos a step, divided for 2 (1 GPU x 2): kept; if it was meant for 16"
-            " a step: --learning-rate 0.0003125",
+            None,
+            f"0.0025 is MMDetection's 0.02 for 16 photos a step, divided for 2 (1 GPU x 2); {RULE}, 0.0025 for 2; if it"
+            " was meant for 16 a step: --learning-rate 0.0003125",
         ),
         (
             (0.01, 2),
-            0.0025,
-            "0.01 is MMDetection's 0.02 for 16 photos a step, divided for 8 (4 GPUs x 2); for 2 it is 0.01 x 2 / 8; if"
-            " it was meant for 16 a step: --learning-rate 0.00125",
+            None,
+            f"0.01 is MMDetection's 0.02 for 16 photos a step, divided for 8 (4 GPUs x 2); {RULE}, 0.0025 for 2; if it"
+            " was meant for 16 a step: --learning-rate 0.00125",
         ),
         (
             (0.001, 2),
             0.001,
             "0.001 is less than MMDetection's rule gives for 2 photos a step, 0.0025: kept; if it was meant for 16 a"
-            " step: --learning-rate 0.000125",
+            f" step: --learning-rate 0.000125; {ONE}",
         ),
         (
             (0.003, 2),
             0.000375,
             "0.003 is for 16 photos a step (8 GPUs x 2); for 2 it is 0.003 x 2 / 16; if it was meant for 2 a step:"
-            " --learning-rate 0.003",
+            f" --learning-rate 0.003; {ONE}",
         ),
-        ((0.02, 16), 0.02, "0.02 is for 16 photos a step (8 GPUs x 2)"),
-        ((0.02, 4, 16), 0.005, None),
+        ((0.02, 16), None, f"0.02 is for 16 photos a step (8 GPUs x 2); {RULE}, 0.02 for 16"),
+        ((0.02, 4, 16), None, None),
         (
             (0.08, 8, 64),
-            0.01,
-            "0.08 is for 64 photos a step; for 8 it is 0.08 x 8 / 64; if it was meant for 8 a step:"
-            " --learning-rate 0.08",
+            None,
+            f"0.08 is for 64 photos a step; {RULE}, 0.01 for 8; if it was meant for 8 a step: --learning-rate 0.08",
         ),
-        ((0.005, 8, 8), 0.005, "0.005 is for 8 photos a step"),
+        ((0.005, 8, 8), 0.005, f"0.005 is for 8 photos a step; {ONE}"),
         ((0.0025, 2, 16, True), 0.0003125, None),
-        ((0.0025, 2, 0), 0.0025, None),
+        ((0.0025, 2, 0), None, None),
         ((1e-4, 2, 16, False, "AdamW"), 1.25e-5, None),
+        ((0.02, 2, 16, False, "AdamW"), 0.0025, None),  # the plan's rule for AdamW is another
     ],
 )
-def test_the_rate_is_scaled_to_one_device_and_doubts_are_told(given_ones, ours, why):
+def test_a_rate_by_the_rule_is_left_to_the_plan_others_are_for_one_device_and_doubts_are_told(given_ones, ours, why):
     found, told = rate(*given_ones)
-    assert found == pytest.approx(ours)
+    assert found == (ours and pytest.approx(ours))
     assert why is None or told == why
 
 
 @given(st.integers(1, 8), st.integers(1, 8))
-def test_mmdetections_rate_divided_for_any_number_of_gpus_is_the_same_on_one(batch, gpus):
-    assert rate(0.02 * batch * gpus / 16, batch)[0] == pytest.approx(0.02 * batch / 16, rel=1e-5)
+def test_mmdetections_rate_divided_for_any_number_of_gpus_is_left_to_the_plan(batch, gpus):
+    assert rate(0.02 * batch * gpus / 16, batch)[0] is None
 
 
 def test_a_rate_without_a_batch_is_left_open():

@@ -15,6 +15,9 @@ from maskwright.mmdetection.config import Config
 from maskwright.mmdetection.literals import Table
 from maskwright.mmdetection.zoo import PHOTOS_A_STEP, RATE
 
+PHOTOS_A_DEVICE = 2
+"""So many photos per GPU are MMDetection's usual number, and what the plan gives a stock network."""
+
 MOST_GPUS = 64
 """A rate that fits MMDetection's rule for at most so many GPUs is taken to follow it."""
 
@@ -76,6 +79,7 @@ class _Carrier(Account):
         super().__init__(config)
         self.old = config.dialect == "2.x"
         self.photos_a_step = PHOTOS_A_STEP
+        self.photos_a_gpu: int | None = None
 
     # What the network is
 
@@ -136,8 +140,17 @@ class _Carrier(Account):
     def batch(self) -> None:
         old = ("data.train_dataloader.samples_per_gpu", "data.samples_per_gpu", "data.imgs_per_gpu")
         said = self.number(*(old if self.old else ("train_dataloader.batch_size",)), least=1, whole=True)
-        if said is not None:
-            self.carry("batch_size", said.value, said, "photos a step; MMDetection counts them per GPU, this is one")
+        if said is None:
+            return
+        counted = "runner.max_iters" if self.old else "train_cfg.max_iters"
+        stock, in_steps = "architecture" in self.settings, self.config.find(counted) is not None
+        if said.value == PHOTOS_A_DEVICE and stock and not in_steps:
+            self.photos_a_gpu = said.value
+            self.tell("derived", said, "2 photos per device here too: the batch is 2 x devices (--batch-size)")
+            return
+        why = "photos a step, over all devices; MMDetection counts them per GPU, this is one"
+        if self.carry("batch_size", said.value, said, why):
+            self.photos_a_gpu = said.value
 
     def datasets(self, path: str) -> list[str]:
         """Return where the innermost datasets are; a RepeatDataset on the way is carried over."""
@@ -261,9 +274,10 @@ class _Carrier(Account):
 
         MMDetection's rates are for all GPUs together, 8 with 2 photos each unless `auto_scale_lr` says otherwise, and
         it does not scale them unless it is told to. So a rate in a config is either MMDetection's, or one that somebody
-        has divided for fewer GPUs by hand; which of them has to be guessed by its value.
+        has divided for fewer GPUs by hand; which of them has to be guessed by its value. What follows MMDetection's
+        rule is left to the plan, whose rule for SGD is the same: only the plan knows how many photos a step has.
         """
-        batch = self.settings.get("batch_size")
+        batch = self.photos_a_gpu
         if batch is None:
             self.tell("derived", said, "the config does not say for how many photos a step it is")
             return
@@ -277,7 +291,7 @@ class _Carrier(Account):
         eight = " (8 GPUs x 2)" if told == PHOTOS_A_STEP else ""
         if by_hand and follows and photos != told:
             divided = f"{rate:g} is MMDetection's {RATE:g} for {told} photos a step, divided for {photos}"
-            why = f"{divided} ({count(gpus, 'GPU')} x {batch}){': kept' if gpus == 1 else ''}"
+            why = f"{divided} ({count(gpus, 'GPU')} x {batch})"
             other = rate * batch / told
         elif by_hand and rate < one_device:
             photos, other = batch, rate * batch / told
@@ -287,12 +301,18 @@ class _Carrier(Account):
             why = f"{rate:g} is for {told} photos a step{eight}"
         self.photos_a_step = photos
         ours = float(f"{rate * batch / photos:.6g}")
-        if photos != batch:
+        ruled = optimiser == "sgd" and abs(ours - one_device) <= 1e-5 * one_device
+        if ruled:
+            why += f"; the plan's rule is the same: {RATE:g} x photos a step / {PHOTOS_A_STEP}, {ours:g} for {batch}"
+        elif photos != batch:
             why += f"; for {batch} it is {rate:g} x {batch} / {photos}"
         if other != ours:
             meant = batch if other == rate else told
             why += f"; if it was meant for {meant} a step: --learning-rate {other:.4g}"
-        self.carry("learning_rate", ours, said, why)
+        if ruled:
+            self.tell("derived", said, why)
+            return
+        self.carry("learning_rate", ours, said, f"{why}; this is for one device, in proportion for more")
 
     def schedule(self) -> None:
         epochs = self.number(*(("runner.max_epochs", "total_epochs") if self.old else ("train_cfg.max_epochs",)))
@@ -301,7 +321,7 @@ class _Carrier(Account):
         if epochs is not None:
             self.carry("epochs", epochs.value, epochs, "the same")
         elif steps is not None:
-            batch = self.settings.get("batch_size", self.photos_a_step)
+            batch = self.photos_a_gpu or self.photos_a_step
             ours = math.ceil(steps.value * self.photos_a_step / batch)
             as_many = f"they see as many photos as {steps.value} steps of {self.photos_a_step}"
             self.carry("steps", ours, steps, "the same" if ours == steps.value else as_many)
