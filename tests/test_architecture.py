@@ -54,6 +54,7 @@ ORDER = (
     "contact",
     "check",
     "plan",
+    "settings_file",
     "cutouts",
     "canvas",
     "compose",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maskwright.errors import UserError
 from maskwright.facts import CategoryFacts, Facts, Percentiles, SizeCount, SplitFacts
-from maskwright.plan import MULTIPLE, Machine, Plan, plan, stored
+from maskwright.plan import MULTIPLE, Machine, Plan, plan
 from maskwright.settings import TrainSettings
 
 CPU = Machine("cpu", 1, "no GPU; 2 CPU cores", 2, 8_000, False)
@@ -62,8 +62,8 @@ def facts_of(train=None, **others):
     )
 
 
-def planned(train=None, machine=CPU, splits=None, **said):
-    return plan(facts_of(train, **(splits or {})), TrainSettings(**said), machine)
+def planned(train=None, machine=CPU, splits=None, fitted=None, **said):
+    return plan(facts_of(train, **(splits or {})), TrainSettings(**said), machine, fitted or {})
 
 
 lengths = st.integers(1, 20_000)
@@ -495,6 +495,15 @@ def test_the_origins_schedule_scales_with_another_length():
     assert origin(minutes=30, warmup=200).reasons["warmup"].why == f"you said so (the rule: 500, {rule})"
 
 
+def test_what_became_of_a_files_settings_is_in_the_reasons():
+    fitted = {"drops": "the file's 8, in proportion", "warmup": "the file's 500 is left out"}
+    made = origin(split_of(photos=100), fitted=fitted, epochs=3, drops=(2.0,))
+    assert made.reasons["drops"].source == "user"
+    assert made.reasons["drops"].why.startswith("the file's 8, in proportion (the rule: 2 2.75, epochs; ")
+    assert made.reasons["warmup"].source == "derived"
+    assert made.reasons["warmup"].why == "steps; the origin's 500, at most a tenth of 150; the file's 500 is left out"
+
+
 def test_the_nano_is_planned_as_ever():
     made = planned(split_of(photos=100))
     assert (made.settings.optimiser, made.settings.schedule, made.settings.repeat) == ("adamw", "cosine", 1)
@@ -534,63 +543,3 @@ def test_stock_plans_are_whole_and_repeat_themselves(train, machine, name):
 def test_a_plan_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         planned().photos = 3
-
-
-# Settings in a file
-
-
-def stored_in(tmp_path, document, **typed):
-    path = tmp_path / "settings.json"
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-    return stored(path, typed, TrainSettings)
-
-
-def test_without_a_file_what_was_typed_is_all():
-    assert stored(None, {"seed": 3}, TrainSettings) == {"seed": 3}
-
-
-def test_a_plan_is_a_settings_file(tmp_path):
-    made = planned(seed=7, minutes=2.0)
-    again = stored_in(tmp_path, made.model_dump_json())
-    assert TrainSettings.parse(again) == made.settings
-
-
-def test_settings_can_stand_alone_or_under_their_name(tmp_path):
-    assert stored_in(tmp_path, {"seed": 1, "flip": None}) == {"seed": 1}
-    assert stored_in(tmp_path, {"settings": {"seed": 1}, "made_by": {}}) == {"seed": 1}
-
-
-def test_what_is_typed_wins_over_the_file(tmp_path):
-    found = stored_in(tmp_path, {"seed": 1, "side": 512, "epochs": 24}, seed=2, minutes=3.0)
-    assert found == {"seed": 2, "side": 512, "minutes": 3.0}
-    assert stored_in(tmp_path, {"epochs": 24}, seed=2) == {"epochs": 24, "seed": 2}
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ({"minuts": 1}, "there is no setting of this name\n  {}: minuts; did you mean 'minutes'?\nfix: known: "),
-        (
-            {"settings": {"side": 3}},
-            "a setting has a value that it cannot have\n"
-            "  {}: side (--side) is 3: input should be greater than or equal to 64\nfix: give another value",
-        ),
-        (
-            {"epochs": 1, "steps": 2},
-            "a setting has a value that it cannot have\n"
-            "  {}: give one of minutes, epochs and steps, not epochs and steps",
-        ),
-        ([1], "the settings file holds no settings\n  {}: expected a JSON object of names and values"),
-        ({"settings": 1}, "the settings file holds no settings\n  {}: expected a JSON object"),
-        ("{", "the file is not valid JSON\n  {}: "),
-    ],
-)
-def test_a_settings_file_that_cannot_be_is_refused(tmp_path, document, message):
-    with pytest.raises(UserError) as caught:
-        stored_in(tmp_path, document, steps=5)
-    assert str(caught.value).startswith(message.format(tmp_path / "settings.json"))
-
-
-def test_a_settings_file_must_be_there(tmp_path):
-    with pytest.raises(UserError, match="the file does not exist"):
-        stored(tmp_path / "none.json", {}, TrainSettings)

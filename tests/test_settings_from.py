@@ -9,8 +9,8 @@ from maskwright import cli
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
 from maskwright.files import write_json
-from maskwright.plan import stored
 from maskwright.settings import TrainSettings
+from maskwright.settings_file import stored
 from maskwright.settings_from import settings_from
 
 CONFIG = """\
@@ -85,7 +85,7 @@ def test_the_file_holds_the_settings_and_the_table(config):
 
 def test_the_settings_are_what_train_takes(config):
     moved = settings_from(config, "s.json")
-    parsed = TrainSettings.parse(stored("s.json", {"minutes": 3.0}, TrainSettings))
+    parsed = TrainSettings.parse(stored("s.json", {"minutes": 3.0}, TrainSettings)[0])
     assert (parsed.minutes, parsed.epochs, parsed.repeat) == (3.0, None, moved.settings["repeat"])
 
 

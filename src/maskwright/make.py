@@ -22,8 +22,8 @@ from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
 from maskwright.files import is_side_file, sha256, write_json
 from maskwright.formats import plural
-from maskwright.plan import stored
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
+from maskwright.settings_file import stored
 from maskwright.shards import coco_files, means_coco, split_files
 
 STAGES = ("prepare", "train", "predict", "evaluate", "report")
@@ -92,8 +92,11 @@ def make(
     Raises:
         UserError: If the folder holds something else, if there is nothing to score on, or as the stages say.
     """
-    wanted = MakeSettings.parse(stored(settings, typed, MakeSettings))
+    values, fitted = stored(settings, typed, MakeSettings)
+    wanted = MakeSettings.parse(values)
     tell = say or (lambda _line: None)
+    for name, what in fitted.items():
+        tell(f"{name}: {what}")
     raw, work = Path(raw), Path(out)
     masks = None if masks is None else Path(masks)
     _refuse_misplaced(raw, work)

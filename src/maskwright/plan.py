@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from maskwright.dataset import read_json
-from maskwright.errors import Problem, UserError
+from maskwright.errors import UserError
 from maskwright.facts import Facts, SplitFacts
 from maskwright.rarity import Rarity, expected, told
-from maskwright.settings import Settings, TrainSettings
+from maskwright.settings import TrainSettings
 
 Source = Literal["default", "derived", "user"]
 
@@ -167,59 +166,28 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def stored(path: str | Path | None, typed: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:
-    """Return the settings of a file, with those that the user typed in their place.
-
-    Args:
-        path: A JSON file: settings by name, or an object that has them under `settings`, as a run's `plan.json` and
-            what `maskwright settings` writes have; `null` is as good as not given. `None`: there is no file.
-        typed: What the user said beside it; a budget (minutes, epochs, steps) takes the place of the file's.
-        model: Which settings there are.
-
-    Raises:
-        UserError: If the file is not there, is no JSON, or has a name or a value that cannot be.
-    """
-    if path is None:
-        return dict(typed)
-    document = read_json(Path(path))
-    values = document.get("settings", document) if isinstance(document, dict) else None
-    if not isinstance(values, dict):
-        raise UserError(
-            "the settings file holds no settings",
-            [f"{path}: expected a JSON object of names and values, or one with such an object under 'settings'"],
-            "name a plan.json, or what `maskwright settings` wrote",
-        )
-    values = {name: value for name, value in values.items() if value is not None}
-    try:
-        model.parse(values)
-    except UserError as error:
-        raise UserError(
-            [Problem(p.what, tuple(f"{path}: {line}" for line in p.where), p.fix) for p in error.problems]
-        ) from None
-    if any(typed.get(name) is not None for name in BUDGETS):
-        values = {name: value for name, value in values.items() if name not in BUDGETS}
-    return values | dict(typed)
-
-
-def plan(facts: Facts, settings: TrainSettings, machine: Machine) -> Plan:
+def plan(
+    facts: Facts, settings: TrainSettings, machine: Machine, fitted: Mapping[str, str] = MappingProxyType({})
+) -> Plan:
     """Derive every number of a training.
 
     Args:
         facts: Of the data, from `check`.
         settings: What the user said; `None` means: derive it.
         machine: What training runs on.
+        fitted: By name, what became of settings of a file that were for another budget, for their reasons.
 
     Raises:
         UserError: If what the user said cannot be: a batch that the devices cannot share.
     """
-    return _Planner(facts, settings, machine).plan()
+    return _Planner(facts, settings, machine, fitted).plan()
 
 
 class _Planner:
     """Collects values with their reasons; a value that the user gave is taken, whatever the rule would say."""
 
-    def __init__(self, facts: Facts, settings: TrainSettings, machine: Machine) -> None:
-        self.facts, self.said, self.machine = facts, settings, machine
+    def __init__(self, facts: Facts, settings: TrainSettings, machine: Machine, fitted: Mapping[str, str]) -> None:
+        self.facts, self.said, self.machine, self.fitted = facts, settings, machine, fitted
         self.train: SplitFacts = facts.splits["train"]
         self.values: dict[str, Any] = {}
         self.stock = False
@@ -228,8 +196,11 @@ class _Planner:
 
     def set(self, name: str, value: Any, why: str, source: Source = "derived") -> Any:
         said = getattr(self.said, name, None)
+        fitted = self.fitted.get(name)
         if said is not None:
-            value, source, why = said, "user", f"you said so (the rule: {_text(value)}, {why})"
+            value, source, why = said, "user", f"{fitted or 'you said so'} (the rule: {_text(value)}, {why})"
+        elif fitted:
+            why = f"{why}; {fitted}"
         self.values[name] = value
         self.reasons[name] = Reason(source=source, why=why)
         return value

@@ -37,12 +37,13 @@ from maskwright.files import refuse_existing, refuse_input, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.optimisers import optimiser_for
-from maskwright.plan import Machine, Plan, plan, stored
+from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
 from maskwright.processes import join, on_ray, start
 from maskwright.run import BEST, LAST, RESUME, Run, without_tf32
 from maskwright.schedule import WARM_UP, rate
 from maskwright.settings import TrainSettings
+from maskwright.settings_file import stored
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
 from maskwright.trackers import open_tracker, require
 from maskwright.usable import part_of, usable
@@ -99,7 +100,8 @@ def train(
     """
     began = time.time()
     tell = say or _silent
-    said = TrainSettings.parse(stored(settings, typed, TrainSettings))
+    values, fitted = stored(settings, typed, TrainSettings)
+    said = TrainSettings.parse(values)
     require(said.tracker or "none")
     data, out = Path(data), Path(out)
     here = place()
@@ -125,7 +127,7 @@ def train(
         tell(f"warning: {warning}")
     machine = this_machine()
     fingerprint = fingerprint_of(data, left_out)
-    made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine)
+    made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine, fitted)
     if said.on != "ray":
         refuse_processes(made.settings.devices or 1, machine)
     tell(made.table())
