@@ -52,7 +52,7 @@ class Clock:
 class Sees(nn.Module):
     """A network that learns one number, and finds whatever is red or green in the photo."""
 
-    falls, value, mirrored, cost = True, 1.0, False, None
+    falls, value, mirrored, cost, room = True, 1.0, False, None, 0
     clock, states_sums = None, False
 
     def __init__(self):
@@ -64,7 +64,7 @@ class Sees(nn.Module):
         return {str(s): functional.avg_pool2d(images / 255, s) for s in (4, 8)}
 
     def losses(self, images, targets):
-        if self.cost:
+        if self.cost and len(images) > self.room:
             raise self.cost
         assert len(images) == len(targets)
         if self.clock:
@@ -420,12 +420,41 @@ def test_a_loader_that_turns_one_side_is_refused(data, rigged, monkeypatch, what
     assert ("comes back at IoU 0." if what == "masks" else "the network sees it mirrored left-right") in found
 
 
-def test_a_gpu_without_the_memory_is_told(data, rigged):
-    rigged(cost=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))
+GPU_SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+CPU_SHORT = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
+@pytest.mark.parametrize(("error", "told"), [(GPU_SHORT, "Tried"), (CPU_SHORT, "Allocator"), (MemoryError(), "Memory")])
+def test_memory_that_is_short_makes_the_pieces_smaller_and_that_is_said(data, rigged, error, told):
+    rigged(cost=error, room=2)
+    said = []
+    found = preflight(data, said, batch_size=6)
+    assert found.micro_batch == 2
+    short = [text for text in said if text.startswith("pre-flight: out of memory (")]
+    assert ["photos are taken 3 at a time where it was 6, in the training too" in text for text in short] == [
+        True,
+        False,
+    ]
+    assert "photos are taken 2 at a time where it was 3, in the training too" in short[1]
+    assert all(told in text for text in short)
+    assert found.last["total"] < 0.5 * found.first["total"] == 0.5 * 4 * len(LOSSES)  # from the beginning again
+    assert said[-1].startswith("pre-flight: passed in ")
+
+
+# It was refused with the number to type (--micro-batch), though a training takes smaller pieces by itself.
+@pytest.mark.parametrize("error", [GPU_SHORT, CPU_SHORT])
+def test_memory_that_is_not_enough_for_one_photo_is_refused(data, rigged, error):
+    rigged(cost=error)
     lines = refusal(data).splitlines()
-    assert lines[0] == "the training does not fit into the memory of the GPU"
-    assert lines[1].endswith(": CUDA out of memory. Tried to allocate 2 GiB.")
-    assert lines[2] == "fix: --micro-batch 1, or a smaller --side"
+    assert lines[0] == "memory is not enough for a single photo"
+    assert lines[1] == f"  the pre-flight on {this_machine().name}: {str(error).splitlines()[0]}"
+    assert lines[2] == "fix: give a smaller --side, or close other programs"
+
+
+def test_other_errors_are_not_taken_for_memory(data, rigged):
+    rigged(cost=RuntimeError("shapes"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        preflight(data)
 
 
 # Usable objects
@@ -477,6 +506,29 @@ def test_the_training_after_it_is_the_one_without_it(data, tiny, tmp_path, monke
     said.clear()
     train(data, run.path, resume=True, say=said.append)
     assert [text for text in said if text.startswith("pre-flight")] == []
+
+
+def test_the_training_after_it_takes_the_pieces_that_fit(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STEPS", 2)
+    plain = MaskRCNN.losses
+
+    def losses(self, images, targets):
+        if len(images) > 1:
+            raise GPU_SHORT
+        return plain(self, images, targets)
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+    run = train(data, tmp_path / "run", **(QUICK | {"preflight": True, "steps": 2, "validations": 1}))
+    assert (run.state, run.step) == ("finished", 2)
+    stored = json.loads((run.path / "plan.json").read_text())
+    assert (
+        stored["settings"]["micro_batch"] == json.loads((run.path / "preflight.json").read_text())["micro_batch"] == 1
+    )
+    assert stored["reasons"]["micro_batch"] == {
+        "source": "derived",
+        "why": "memory was not enough for more in the pre-flight",
+    }
+    assert '"what": "memory"' not in (run.path / "log.jsonl").read_text()  # it did not have to find out itself
 
 
 def test_random_states_are_as_before(data, rigged):

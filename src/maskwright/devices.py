@@ -124,6 +124,13 @@ def refuse_processes(devices: int, machine: Machine) -> None:
         )
 
 
+def memory_limit_mb(machine: Machine) -> int:
+    """Return the memory that a training may use in MB: of the GPU, or of the machine or the container it runs in."""
+    if machine.device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
+    return machine.memory_mb
+
+
 class InnerPrecision(MixedPrecision):
     """16 bits inside the network only: what goes in stays as it is, since a corner at 300 px is off by one in bf16."""
 

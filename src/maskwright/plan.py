@@ -135,6 +135,14 @@ class Plan(_Frozen):
             return max(1, math.ceil(self.settings.epochs * self.steps_per_epoch))
         return self.settings.steps
 
+    def in_pieces(self, size: int, why: str) -> Plan:
+        """Return the plan with so many photos that a device takes at once; the plan itself if that is what it has."""
+        if size == self.settings.micro_batch:
+            return self
+        reasons = self.reasons | {"micro_batch": Reason(source="derived", why=why)}
+        settings = self.settings.model_copy(update={"micro_batch": size})
+        return self.model_copy(update={"settings": settings, "reasons": reasons})
+
     def table(self) -> str:
         """Return the plan as lines of name, value, source and reason."""
         values = {k: v for k, v in self.settings.model_dump().items() if v is not None}

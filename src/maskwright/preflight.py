@@ -52,6 +52,7 @@ from maskwright.batches import (
 )
 from maskwright.dataset import Dataset
 from maskwright.detections import detect_photos
+from maskwright.devices import memory_limit_mb
 from maskwright.errors import UserError
 from maskwright.files import read_photo
 from maskwright.log import clock, memory_mb
@@ -59,8 +60,12 @@ from maskwright.models import Segmenter
 from maskwright.models.whole import Part, part
 from maskwright.plan import Machine, Plan, base_rate
 from maskwright.run import Run
+from maskwright.step import out_of_memory
 from maskwright.turns import AS_GIVEN, TURNS, drawn_back, is_thick, photo_turn, picture_fit
 from maskwright.usable import Usable, chosen_photos, part_of, usable
+
+Optimiser = Callable[[nn.Module], torch.optim.Optimizer]
+Learned = tuple[int, dict[str, float], dict[str, float], float]
 
 LEAST_PHOTOS = 3
 """With fewer, a turned copy may fit better by chance; it is told and not refused."""
@@ -104,6 +109,7 @@ class Preflight:
             for turned copies.
         step_s: Seconds per step, batch made meanwhile; of all its pieces, where `micro_batch` makes several.
         start_s: Seconds forecast for reading photos before the first step.
+        micro_batch: Photos that a device takes at once: as planned, or fewer where memory was short.
         validation_s: Seconds forecast for one validation: reading its photos and detecting in them. Scoring what is
             found is left out; it takes a small part of that.
         training_s: Seconds forecast for the training, or what it was given.
@@ -124,6 +130,7 @@ class Preflight:
     found_iou: dict[str, float] | None
     step_s: float
     start_s: float
+    micro_batch: int
     validation_s: float
     training_s: float
     training_steps: int
@@ -148,7 +155,7 @@ def preflight(
     machine: Machine,
     truth: Dataset,
     validation_photos: int,
-    optimiser: Callable[[nn.Module], torch.optim.Optimizer],
+    optimiser: Optimiser,
     losses: Sequence[str],
     tell: Callable[[str], None],
 ) -> Preflight:
@@ -168,24 +175,34 @@ def preflight(
 
     Raises:
         UserError: If nothing is left to learn, photos and masks do not lie on each other, the loss does not fall or is
-            not finite, or the memory of the GPU is not enough.
+            not finite, or memory is not enough for a single photo.
         KeyboardInterrupt: After Ctrl-C, at once; there is nothing to save.
     """
     with _random_states_kept(machine, cast(int, made.settings.seed)):
         try:
             return _Preflight(run, made, machine, truth, validation_photos, losses, tell).go(optimiser)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             raise UserError(
-                "the training does not fit into the memory of the GPU",
-                [f"{machine.name}: {str(error).splitlines()[0]}"],
-                f"--micro-batch {max(cast(int, made.settings.micro_batch or made.settings.batch_size) // 2, 1)},"
-                " or a smaller --side",
+                "memory is not enough for a single photo",
+                [f"the pre-flight on {machine.name}: {_first_line(error)}"],
+                "give a smaller --side, or close other programs",
             ) from None
         finally:
-            gc.collect()
-            if machine.device == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+            _free(machine)
+
+
+def _free(machine: Machine) -> None:
+    """Give back what nobody holds any more, and let the GPU's peak begin anew."""
+    gc.collect()
+    if machine.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -220,7 +237,7 @@ class _Preflight:
     def left_s(self) -> float:
         return self.plan.preflight_s - (time.perf_counter() - self.began)
 
-    def go(self, optimiser: Callable[[nn.Module], torch.optim.Optimizer]) -> Preflight:
+    def go(self, optimiser: Optimiser) -> Preflight:
         counts = usable(self.truth, self.plan, self.warn)
         # All that is looked at is one small dataset, whose photos are decoded once.
         self.small = part_of(self.truth, chosen_photos(self.truth, self.plan.canvas, LOOKED_AT))
@@ -243,8 +260,7 @@ class _Preflight:
         iou, looked = self.loader(samples)
         network = self.run.build(cast(str, self.settings.weights)).to(self.device)
         fit = self.picture(network, samples)
-        two = median_two(samples)[: self.pieces()[1]]
-        steps, first, last, times = self.learn(network, optimiser(network), two, photos)
+        two, (steps, first, last, times) = self.learn_what_fits(network, optimiser, samples, photos)
         found, detect_s = self.way_back(network, two, steps)
         result = Preflight(
             usable=counts,
@@ -258,6 +274,7 @@ class _Preflight:
             found_iou=found,
             step_s=times,
             start_s=read_s * min(len(self.truth.images), photos.room),
+            micro_batch=cast(int, self.settings.micro_batch),
             validation_s=detect_s * self.validation_photos,
             training_s=0.0,
             training_steps=0,
@@ -373,9 +390,35 @@ class _Preflight:
             self.tell(f"whether the masks follow the pictures cannot be told: {figures} ({len(fits)} photos)")
         return mean
 
+    def learn_what_fits(
+        self, network: nn.Module, optimiser: Optimiser, samples: Sequence[Sample], photos: Photos
+    ) -> tuple[list[Sample], Learned]:
+        """Learn as many photos at once as memory is enough for, and plan so; return them and what `learn` does."""
+        while True:
+            size = self.pieces()[1]
+            two = median_two(samples)[:size]
+            try:
+                return two, self.learn(network, optimiser(network), two, photos)
+            except (RuntimeError, MemoryError) as error:
+                if size <= 1 or not out_of_memory(error):
+                    raise
+                first = _first_line(error)
+                error.__traceback__ = None  # it holds the network's activations
+            less = math.ceil(size / 2)
+            self.plan = self.plan.in_pieces(less, "memory was not enough for more in the pre-flight")
+            self.settings = self.plan.settings
+            self.tell(
+                f"out of memory ({first}): photos are taken {less} at a time where it was {size}, in the training too,"
+                " whose steps take longer"
+            )
+            network.zero_grad(set_to_none=True)
+            # It may have learned.
+            network.load_state_dict(self.run.build(cast(str, self.settings.weights)).state_dict())
+            _free(self.machine)
+
     def learn(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, two: Sequence[Sample], photos: Photos
-    ) -> tuple[int, dict[str, float], dict[str, float], float]:
+    ) -> Learned:
         """Learn two photos as training would, but for the augmentation, and judge how the losses fall.
 
         Meanwhile the batches of a training are made and thrown away, so that the steps take what they will take. Where
@@ -602,10 +645,3 @@ def median_two(samples: Sequence[Sample]) -> list[Sample]:
     have = [s for s in samples if s.objects]
     middle = statistics.median(len(s.objects) for s in have)
     return sorted(have, key=lambda s: abs(len(s.objects) - middle))[:2]
-
-
-def memory_limit_mb(machine: Machine) -> int:
-    """Return the memory that a training may use in MB: of the GPU, or of the machine or the container it runs in."""
-    if machine.device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
-    return machine.memory_mb

@@ -139,6 +139,7 @@ def train(
         tested = _preflight(data, run, made, machine, tell)
         if tested is not None:
             began += tested["took_s"]  # the minutes are the training's
+            made = made.in_pieces(tested["micro_batch"], "memory was not enough for more in the pre-flight")
         write_beginning(run, made, facts.model_dump(mode="json"), tested)
     elif here.first:
         write_json(out / "plan.json", plan_json(made))
