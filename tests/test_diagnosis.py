@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image, default_info
 from maskwright.diagnosis import Watch, swapped_in_validation
 from maskwright.train import train
+from test_plan import planned, split_of
 from tiny_world import CATEGORIES, QUICK, draw, write_data, write_split
 
 LONGER = QUICK | {"steps": 40, "validations": 1, "log_every": 10, "batch_size": 2}
@@ -65,13 +67,13 @@ def test_losses_are_judged_by_a_beginning_that_has_not_blown_up(totals, named):
 def judged(totals, architecture, optimiser, rate):
     """Return what is said of these losses, step by step, of two photos each."""
     settings = SimpleNamespace(
-        architecture=architecture, learning_rate=rate, batch_size=2, optimiser=optimiser, clip_norm=10.0
+        architecture=architecture, learning_rate=rate, batch_size=2, optimiser=optimiser, clip_norm=10.0, warmup=8
     )
-    watch = Watch(SimpleNamespace(settings=settings, canvas=(64, 64)), None)
+    watch = Watch(SimpleNamespace(settings=settings, canvas=(64, 64), steps=80), None)
     nothing = SimpleNamespace(photos=(), objects=(), targets=())
     for total in totals:
         watch.see(nothing, SimpleNamespace(total=total, grad_norm=1.0, losses={}))
-    return watch.causes(40, 0.5, 0.1)
+    return watch.causes(40, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,45 @@ def test_categories_that_are_swapped_in_some_photos_are_named(tmp_path):
     assert set(found) == {"diagnosis: categories"}
     assert found["diagnosis: categories"].startswith("warning: categories are likely swapped in some of the photos: ")
     assert "Do masks of" in found["diagnosis: categories"]
+
+
+def watching(categories=2, norm=1.0, total=4.1, **said):
+    """Return a watch over a training whose losses do not fall, and whose categories are told by chance."""
+    made = planned(split_of(photos=4535), **said)
+    watch = Watch(made.model_copy(update={"categories": tuple("abcdefghijklmnopqrstuvwxyz")}), None)
+    labels = [{"labels": torch.arange(1, categories + 1)}]
+    batch = SimpleNamespace(photos=(0,), objects=((),), targets=labels)
+    watch._see_boxes = lambda _photo, _kept: None
+    losses = {"positives": 50.0, "category_accuracy": 1 / categories}
+    for now in [4.0] * 10 + [total] * 20:
+        watch.see(batch, SimpleNamespace(total=now, grad_norm=norm, losses=losses))
+    return watch
+
+
+def first_told(watch, name):
+    """Return the first step at which a cause is told, in steps of ten."""
+    whole = watch.made.steps
+    return next(step for step in range(10, whole, 10) if name in {c.name for c in watch.causes(step, step / whole)})
+
+
+LONG = {"architecture": "maskrcnn-r50-fpn", "repeat": 4, "epochs": 24}
+"""217,680 steps, of which 500 are the warm-up."""
+
+
+def test_a_long_training_is_judged_soon_after_its_own_warm_up():
+    assert first_told(watching(**LONG), "rate") == 510
+    assert first_told(watching(norm=1e-6, **LONG), "gradient") == 510
+    assert first_told(watching(warmup=0, **LONG), "rate") == 40
+    assert first_told(watching(steps=10_000), "rate") == 410  # a twenty-fifth
+
+
+@pytest.mark.parametrize(("categories", "step"), [(2, 1500), (3, 2000), (20, 10_500)])
+def test_categories_of_a_long_training_are_judged_after_some_thousand_steps(categories, step):
+    assert first_told(watching(categories, total=3.0, **LONG), "categories") == step
+
+
+def test_categories_of_a_short_training_are_judged_after_a_fifth_of_it():
+    assert first_told(watching(total=3.0, steps=1000), "categories") == 200
 
 
 def split(called, scores):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskwright.schedule import rate
+from maskwright.schedule import rate, warm_up_steps
 from test_plan import planned, split_of
 
 
@@ -55,3 +55,20 @@ def test_in_minutes_a_warm_up_is_over_after_its_steps_or_a_tenth():
 def test_no_warm_up_starts_at_the_peak():
     made = stock(warmup=0)
     assert rate(made, 0, 0.0) == made.settings.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("made", "step", "done", "steps"),
+    [
+        (planned(steps=1000), 7, 0.007, 40),
+        (planned(minutes=60), 50, 0.01, 0.04 * 5000),
+        (stock(epochs=24), 3, 3 / 12_000, 500),
+        (stock(epochs=24, warmup=0), 3, 3 / 12_000, 0),
+        (stock(minutes=60), 100, 0.01, 500),  # a tenth is 1,000 steps
+        (stock(minutes=60), 100, 0.05, 200),  # a tenth is sooner
+        (planned(steps=10), 1, 0.0, 0.4),
+        (planned(minutes=60), 0, 0.0, 0),
+    ],
+)
+def test_the_steps_of_a_warm_up_are_those_in_which_the_rate_rises(made, step, done, steps):
+    assert warm_up_steps(made, step, done) == pytest.approx(steps)

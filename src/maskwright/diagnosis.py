@@ -20,6 +20,7 @@ from maskwright import pixels
 from maskwright.batches import Batch
 from maskwright.dataset import Category, Dataset
 from maskwright.plan import BASE_BATCH, Plan, base_rate
+from maskwright.schedule import warm_up_steps
 from maskwright.step import Taken
 
 FIRST_STEPS = 10
@@ -36,6 +37,15 @@ SETTLED = 40
 
 CATEGORY_BOXES = 400
 """Boxes on objects that must have been seen before their categories are judged, and are judged together."""
+
+CATEGORY_SHARE = 0.2
+"""Share of the training after which they are judged in any case."""
+
+CATEGORY_STEPS = 1_000
+"""Steps after the warm-up from which they are judged before that, where a fifth of the training is long."""
+
+STEPS_A_CATEGORY = 500
+"""At least so many of these steps per category."""
 
 FEW_OBJECTS = 20
 """Objects that must have been seen before their boxes are judged."""
@@ -111,18 +121,20 @@ class Watch:
         self.thin += int((scaled < THIN_PX).any(1).sum())
         self.whole += int((sides >= 0.98 * np.array([image.width, image.height])).all(1).sum())
 
-    def causes(self, step: int, done: float, warm_up: float) -> list[Cause]:
+    def causes(self, step: int, done: float) -> list[Cause]:
         """Return what is out of its range.
 
         Args:
             step: Steps taken.
             done: Share of the training, 0..1.
-            warm_up: Share over which the learning rate rises.
         """
         found = [self._boxes()]
-        if len(self.totals) == LAST_STEPS and step >= SETTLED and done > warm_up:
+        warm = warm_up_steps(self.made, step, done)
+        if len(self.totals) == LAST_STEPS and step >= SETTLED and step > warm:
             found += [self._falls(), self._moves()]
-        if done >= max(0.2, 2 * warm_up):
+        # The more categories there are, the longer it takes to tell them apart.
+        late = done >= CATEGORY_SHARE or step >= warm + max(CATEGORY_STEPS, STEPS_A_CATEGORY * len(self.seen))
+        if late and step >= 2 * warm:
             found.append(self._categories())
         return [cause for cause in found if cause is not None]
 

@@ -17,6 +17,20 @@ FIRST = 0.001
 """Share of the rate at the first step of a warm-up of steps (MMDetection's and Detectron2's `warmup_ratio`)."""
 
 
+def warm_up_steps(plan: Plan, step: int, done: float) -> float:
+    """Return how many steps the warm-up has; a guess by what is done so far, where the budget is minutes.
+
+    Args:
+        plan: The plan.
+        step: Steps taken.
+        done: Share of the budget that is used, 0..1.
+    """
+    whole = plan.steps or step / max(done, 1e-9)
+    if plan.settings.warmup is None:
+        return WARM_UP * whole
+    return plan.settings.warmup if plan.steps else min(plan.settings.warmup, MOST_WARM_UP * whole)
+
+
 def rate(plan: Plan, step: int, done: float) -> float:
     """Return the learning rate of a step.
 

@@ -41,7 +41,7 @@ from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
 from maskwright.processes import join, on_ray, start
 from maskwright.run import BEST, LAST, RESUME, Run, without_tf32
-from maskwright.schedule import WARM_UP, rate
+from maskwright.schedule import rate
 from maskwright.settings import TrainSettings
 from maskwright.settings_file import stored
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
@@ -273,7 +273,7 @@ class _Training:
                             bar(done, at.step, taken.total)
                             if at.step % cast(int, settings.log_every) == 0:
                                 self._line(window, learning_rate)
-                                self._diagnose(self.watch.causes(at.step, done, WARM_UP))
+                                self._diagnose(self.watch.causes(at.step, done))
                                 window = _Window()
                     except NotFiniteError as error:
                         self._rewind(error)
