@@ -540,6 +540,37 @@ def test_stock_plans_are_whole_and_repeat_themselves(train, machine, name):
     assert planned(train, machine, **again).model_copy(update={"reasons": made.reasons}) == made
 
 
+@pytest.mark.parametrize(("patience", "validations"), [(0, 4), (1, 4), (2, 8), (5, 20)])
+def test_there_are_validations_enough_for_the_patience(patience, validations):
+    made = planned(patience=patience)
+    assert made.settings.validations == validations
+    assert made.reasons["validations"].source == ("default" if validations == 4 else "derived")
+
+
+@pytest.mark.parametrize(("patience", "validations"), [(1, 3), (5, 7), (5, 25), (0, 1)])
+def test_validations_that_are_enough_are_taken(patience, validations):
+    made = planned(patience=patience, validations=validations)
+    assert (made.settings.patience, made.settings.validations) == (patience, validations)
+
+
+@pytest.mark.parametrize(
+    ("patience", "validations", "fix"),
+    [
+        (5, 4, "--validations 20, or --patience 2 at most"),
+        (4, 5, "--validations 16, or --patience 3 at most"),  # the fifth is after the last step
+        (1, 1, "--validations 4"),
+    ],
+)
+def test_a_patience_that_nothing_can_try_is_refused(patience, validations, fix):
+    with pytest.raises(UserError) as caught:
+        planned(patience=patience, validations=validations)
+    assert str(caught.value) == (
+        "so few validations can never stop the training early\n"
+        f"  patience (--patience) is {patience}, validations (--validations) {validations}; the first one is a rise\n"
+        f"fix: {fix}"
+    )
+
+
 def test_a_plan_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         planned().photos = 3

@@ -42,6 +42,7 @@ TIMM_RATE = 1e-4  # AdamW's, for a batch of 16: what ConvNeXt and Swin are fine-
 USUAL_MASK_SIDE = 28  # Mask R-CNN's
 MASK_WINDOW = 1.1  # maskrcnn-nano's masks are of a window so much larger than the box
 FINEST_STRIDE = 4  # pixels of the input per cell of the finest map that masks are cut from
+VALIDATIONS = 4  # and as many for each that a training waits for a better one
 PREFLIGHT_SHARE = 0.1  # of the training that its pre-flight may take
 PREFLIGHT_LEAST_S = 20.0  # what two photos take to be learned on one core; less proves little
 PREFLIGHT_MOST_S = 60.0
@@ -186,7 +187,7 @@ def plan(
         fitted: By name, what became of settings of a file that were for another budget, for their reasons.
 
     Raises:
-        UserError: If what the user said cannot be: a batch that the devices cannot share.
+        UserError: If what the user said cannot be, such as a batch that the devices cannot share.
     """
     return _Planner(facts, settings, machine, fitted).plan()
 
@@ -265,11 +266,10 @@ class _Planner:
                 "--precision bf16 on a CPU with AMX, --precision 32 on others",
             )
         self.set("workers", self.machine.cores, f"{self.machine.cores} cores")
-        self.set("validations", 4, "often enough to see a curve, seldom enough to cost little", default)
         self.set("log_every", 10, "a line every few seconds", default)
         self.set("micro_batch", math.ceil(batch / devices), "all of a device's share; halved if memory is short")
         self.set("ema", 0.0, "the weights themselves are the result", default)
-        self.set("patience", 0, "the learning rate falls to the end of the budget, which a stop would cut off", default)
+        self._validations()
         self.set("tracker", "none", "log.jsonl and TensorBoard have it all", default)
         self.set("on", "here", "on this machine", default)
         anchors = self._anchors(side)
@@ -455,6 +455,27 @@ class _Planner:
             f"12 passes over {round(self.pass_photos, 1):.10g} photos, at least 1,600 photos seen, at most {most:,}"
             f" steps (on a {self.machine.device.upper()})",
         )
+
+    def _validations(self) -> None:
+        """Choose how often to validate, and when to stop for it."""
+        why = "the learning rate falls to the end of the budget, which a stop would cut off"
+        patience = self.set("patience", 0, why, "default")
+        usual, often = VALIDATIONS, max(VALIDATIONS, VALIDATIONS * patience)
+        if often == usual:
+            self.set("validations", usual, "often enough to see a curve, seldom enough to cost little", "default")
+        else:
+            self.set(
+                "validations", often, f"{usual} x the patience of {patience}, so that there is an end to stop before"
+            )
+        count = self.values["validations"]
+        # The first one counts as a rise, and after the last one there is nothing to stop.
+        if patience and patience > count - 2:
+            fewer = f", or --patience {count - 2} at most" if count > 2 else ""
+            raise UserError(
+                "so few validations can never stop the training early",
+                [f"patience (--patience) is {patience}, validations (--validations) {count}; the first one is a rise"],
+                f"--validations {VALIDATIONS * patience}{fewer}",
+            )
 
     def _photos_per_s(self) -> float:
         cpu = self.machine.device == "cpu"
