@@ -169,6 +169,17 @@ def test_an_update_is_a_gradient_step_at_each_groups_share_of_the_rate():
 
 
 @pytest.mark.parametrize(
+    ("seed", "drawn_from"),
+    [(0, 7 * 64), (23, 23 * 1_000_003 + 7 * 64), (20261127120000, (20261127120000 * 1_000_003 + 7 * 64) % 2**64)],
+)
+def test_any_seed_seeds_a_step(seed, drawn_from):
+    one = stepper(Toy())
+    one.settings = one.settings.model_copy(update={"seed": seed})
+    one.take(batch_of((1, 2, 1, 1)), 7, 0.1)
+    assert torch.initial_seed() == drawn_from
+
+
+@pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError(CPU_SHORT), MemoryError()],
 )

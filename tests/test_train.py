@@ -137,6 +137,13 @@ def test_every_log_line_has_all_its_keys(finished):
     assert validation["best"] is True
 
 
+def test_iterations_are_those_of_the_epoch_where_a_step_lies_in_two(tmp_path):
+    write_split(tmp_path / "data", "train", 5)
+    train(tmp_path / "data", tmp_path / "run", **(QUICK | {"steps": 7, "log_every": 1, "validations": 1}))
+    steps = [(line["epoch"], line["iteration"]) for line in log_of(tmp_path / "run") if line["kind"] == "step"]
+    assert steps == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1), (3, 2)]
+
+
 def test_the_learning_rate_ends_low_and_the_eta_at_zero(finished):
     steps = [line for line in log_of(finished) if line["kind"] == "step"]
     assert steps[-1]["lr"] < 0.1 * max(line["lr"] for line in steps)

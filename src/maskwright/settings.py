@@ -193,7 +193,7 @@ class TrainSettings(Settings):
     devices: int | None = Field(None, gt=0, description="How many devices (GPUs, or CPU processes) train together.")
     validations: int | None = Field(None, gt=0, description="How many times the validation photos are scored.")
     log_every: int | None = Field(None, gt=0, description="Steps between log lines.")
-    seed: int | None = Field(None, ge=0, description="Seed of every random choice.")
+    seed: int | None = Field(None, ge=0, lt=2**64, description="Seed of every random choice.")
     micro_batch: int | None = Field(
         None, gt=0, description="Photos that a device takes at once; the step is still that of the whole batch."
     )

@@ -159,7 +159,7 @@ class Stepper:
         """Put the gradient of the whole batch into the parameters and return its losses."""
         self.optimiser.zero_grad(set_to_none=True)
         # Seeded by step, so that a resumed training draws what the undisturbed one would have drawn.
-        torch.manual_seed(cast(int, self.settings.seed) * 1_000_003 + step * 64 + self.fabric.global_rank)
+        torch.manual_seed((cast(int, self.settings.seed) * 1_000_003 + step * 64 + self.fabric.global_rank) % 2**64)
         pieces = list(pieces_of(batch, min(math.ceil(self.largest / self.micro_batch), self.smallest)))
         known = self._known(pieces) if len(pieces) > 1 and self.states_sums else None
         several = self.fabric.world_size > 1

@@ -424,7 +424,7 @@ class _Training:
             "steps": steps,
             "epoch": (done - 1) * batch // photos + 1,
             "epochs": round(steps * batch / photos, 2),
-            "iteration": (done - 1) % per_epoch + 1,
+            "iteration": (done - 1) * batch % photos // batch + 1,
             "iterations": per_epoch,
             "lr": rate,
             "eta_s": round(eta, 1),
