@@ -116,6 +116,7 @@ def test_every_setting_is_an_option(called, capsys, verb, model):
         "split": "val",
         "side": 256,
         "short_side": 128,
+        "mask_side": 56,
         "momentum": 0.5,
         "size": 128,
         "scale_jitter": 1.5,

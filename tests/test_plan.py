@@ -150,6 +150,7 @@ EVERY_SETTING = {
     "batch_size": 6,
     "side": 96,
     "short_side": 70,
+    "mask_side": 28,
     "optimiser": "sgd",
     "momentum": 0.8,
     "schedule": "steps",
@@ -303,6 +304,20 @@ def test_masks_are_finer_where_their_cells_would_be_coarser_than_the_finest_map(
 def test_masks_are_of_the_usual_size_where_no_object_or_another_network_says_so():
     assert planned(split_of(side_share=False)).mask_side == 28
     assert planned(split_of(side_share=spread(*[0.6] * 5)), architecture="maskrcnn-r50-fpn").mask_side == 28
+
+
+def test_the_masks_of_the_nano_are_as_fine_as_the_user_says():
+    for small, cells in ((0.15, 56), (0.63, 28), (False, 56)):
+        made = planned(split_of(side_share=small and spread(*[small] * 5)), side=416, mask_side=cells)
+        assert (made.mask_side, made.settings.mask_side) == (cells, cells)
+        assert made.reasons["mask_side"].source == "user"
+    with pytest.raises(UserError) as caught:
+        planned(architecture="maskrcnn-r50-fpn", mask_side=56)
+    assert str(caught.value) == (
+        "only masks of maskrcnn-nano can have other than 28 cells a side\n"
+        "  mask_side (--mask-side) is 56, architecture is maskrcnn-r50-fpn\n"
+        "fix: leave --mask-side out, or: --architecture maskrcnn-nano"
+    )
 
 
 def test_room_for_detections_follows_the_fullest_photo_of_any_split():

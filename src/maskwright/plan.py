@@ -272,7 +272,7 @@ class _Planner:
         self._validations()
         self.set("tracker", "none", "log.jsonl and TensorBoard have it all", default)
         self.set("on", "here", "on this machine", default)
-        anchors = self._anchors(side)
+        anchors, cells = self._anchors(side), self._mask_side(side)
         room = self._detections()
         memory, why = cache_of(self.machine, devices)
         self._note("cache_mb", why)
@@ -284,7 +284,7 @@ class _Planner:
             canvas=canvas,
             anchor_sizes=anchors,
             detections_per_photo=room,
-            mask_side=self._mask_side(side),
+            mask_side=cells,
             categories=names,
             photos=train.photos,
             steps_per_epoch=round(per_epoch, 4),
@@ -547,16 +547,21 @@ class _Planner:
         share = self.train.box_side_share
         usual = USUAL_MASK_SIDE
         if self.stock or share is None:
-            self._note("mask_side", "the origin's" if self.stock else "no object to measure", "default")
-            return usual
+            cells: int = self.set(
+                "mask_side", usual, "the origin's" if self.stock else "no object to measure", "default"
+            )
+            if self.stock and cells != usual:
+                raise UserError(
+                    f"only masks of maskrcnn-nano can have other than {usual} cells a side",
+                    [f"mask_side (--mask-side) is {cells}, architecture is {self.values['architecture']}"],
+                    "leave --mask-side out, or: --architecture maskrcnn-nano",
+                )
+            return cells
         # Fewer cells than the finest map has in a box throw away what it knows about edges; more add nothing to it.
         cell = MASK_WINDOW * share.p50 * side / usual
-        large = cell > FINEST_STRIDE
-        self._note(
-            "mask_side",
-            f"a cell of {usual} would be {cell:.1f} pixels of the middle object's; the finest map has {FINEST_STRIDE}",
-        )
-        return 2 * usual if large else usual
+        why = f"a cell of {usual} would be {cell:.1f} pixels of the middle object's; the finest map has {FINEST_STRIDE}"
+        cells = self.set("mask_side", 2 * usual if cell > FINEST_STRIDE else usual, why)
+        return cells
 
     def _detections(self) -> int:
         most = max((s.most_objects for s in self.facts.splits.values()), default=0)

@@ -161,6 +161,9 @@ class TrainSettings(Settings):
     short_side: int | None = Field(
         None, ge=64, le=2048, description="Shorter side of the network's input in pixels, at most; side is the longer."
     )
+    mask_side: Literal[28, 56] | None = Field(
+        None, description="Cells of a predicted mask per side; 56 with maskrcnn-nano alone."
+    )
     optimiser: Literal["adamw", "sgd"] | None = Field(None, description="How the weights are updated.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
     momentum: float | None = Field(None, ge=0, lt=1, description="Momentum of SGD.")
