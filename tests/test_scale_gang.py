@@ -155,11 +155,18 @@ def test_processes_have_as_many_cpus_as_there_is_room_for_all(machines, count, e
 
 
 def test_a_training_on_ray_is_that_of_its_processes(cluster, tmp_path):
+    from maskwright.devices import this_machine
     from maskwright.train import train
     from tiny_world import QUICK, write_data
 
     data, said = write_data(tmp_path / "data", val=0, test=0), []
     settings = QUICK | {"steps": 1, "log_every": 1, "precision": "32"}
+    # A dry run plans for the processes of the cluster, of which the machine that asks need not be one.
+    dry = train(data, tmp_path / "ray", on="ray", devices=2, dry_run=True, say=said.append, **settings)
+    assert (dry.settings.devices, dry.cache_mb * 2) == (2, pytest.approx(this_machine().memory_mb / 4, abs=2))
+    assert "so many processes were started" in dry.reasons["devices"].why
+    assert said.pop() == dry.table()
+    assert not (tmp_path / "ray").exists()
     run = train(data, tmp_path / "ray", on="ray", devices=2, say=said.append, **settings)
     assert (run.state, run.step) == ("finished", 1)
     assert sum(text.startswith("epoch ") for text in said) == 1

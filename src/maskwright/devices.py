@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from maskwright.errors import UserError
 from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
+from maskwright.scale.gang import together
 
 MEETING = timedelta(minutes=30)
 """So long processes wait for each other to come: one that was refused, or whose machine has failed, never will."""
@@ -129,6 +131,23 @@ def memory_limit_mb(machine: Machine) -> int:
     if machine.device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
     return machine.memory_mb
+
+
+def ray_machine(processes: int | None) -> Machine:
+    """Look at what there is to train on in the Ray cluster: start the processes, and ask the first one.
+
+    Args:
+        processes: How many; `None`: as many as a training would have.
+
+    Raises:
+        UserError: If Ray is not installed, cannot be started or reached, or has no room.
+    """
+    machine, _ = together(_seen, processes)
+    return machine
+
+
+def _seen(_say: Callable[[str], None]) -> Machine:
+    return this_machine()
 
 
 class InnerPrecision(MixedPrecision):

@@ -29,7 +29,7 @@ from maskwright.beginning import (
 from maskwright.check import check, check_again
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import make_fabric, place, refuse_processes, this_machine
+from maskwright.devices import make_fabric, place, ray_machine, refuse_processes, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
@@ -83,7 +83,7 @@ def train(
         resume: Go on with a run that was interrupted, from its last checkpoint or else from its first step. Settings
             that are given must be those that it began with, but for those that say how it is done (`devices`, `on`,
             `micro_batch`, `workers`, `tracker`, `log_every`).
-        dry_run: Make the plan, say it, and stop.
+        dry_run: Make the plan, say it, and stop; with `on` Ray, that of its cluster.
         say: Called with each line of text.
         progress: Show a live progress bar on the terminal.
         settings: A JSON file of settings: a run's `plan.json`, or what `settings_from` wrote; must exist.
@@ -125,7 +125,8 @@ def train(
     facts = check_again(data, left_out) if left_out else check(data, say=None)
     for warning in facts.warnings:
         tell(f"warning: {warning}")
-    machine = this_machine()
+    # Here `--on ray` is a dry run; its plan is for the cluster.
+    machine = ray_machine(said.devices) if said.on == "ray" and not here.by else this_machine()
     fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine, fitted)
     if said.on != "ray":
