@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from maskwright import files, likeness
 from maskwright.formats import Each, Photo
-from maskwright.formats.split_folders import split_and_category
 from maskwright.formats.runs import part_areas
 from maskwright.formats.shelf import Pack, Singly, unpacked
+from maskwright.formats.split_folders import split_and_category
 from maskwright.objects import SPLITS
 from maskwright.scratch import Column
 
