@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection.image_list import ImageList
 
-from maskwright.models.boxes import HEAD_DELTAS, RPN_DELTAS, Anchors, Deltas, Proposals, box_loss
+from maskwright.models.boxes import HEAD_DELTAS, RPN_DELTAS, Anchors, Deltas, Proposals
 from maskwright.models.conventions import DETECTRON2, MMDETECTION, TORCHVISION
 
 SIZES = ((32,), (64,), (128,), (256,), (512,))
@@ -96,8 +96,18 @@ def test_a_proposal_of_no_area_is_dropped_and_a_thin_one_only_by_torchvision():
     assert kept == {"torchvision": 1, "mmdetection": 2, "detectron2": 2}
 
 
-def test_the_box_loss_is_smooth_or_absolute():
-    found, goal = torch.tensor([[0.05, 1.0]]), torch.zeros(1, 2)
-    assert box_loss(found, goal, 0).item() == pytest.approx(1.05)
-    beta = 1 / 9
-    assert box_loss(found, goal, beta).item() == pytest.approx(0.5 * 0.05**2 / beta + 1 - 0.5 * beta)
+@pytest.mark.parametrize("how", [TORCHVISION, MMDETECTION])
+def test_losses_of_proposals_are_sums_by_the_conventions_formula(how):
+    rpn = Proposals(4, Anchors(SIZES, RATIOS, False), 1, 10, how)
+    deltas = torch.tensor([[0.05, 0.0, 2.0, 0.0], [9.0, 9, 9, 9], [0.0, 0.5, 0, 0]])
+    sure, box = rpn.compute_loss(
+        torch.zeros(3, 1),
+        deltas,
+        [torch.tensor([1.0, 0.0]), torch.tensor([1.0])],
+        [torch.zeros(2, 4), torch.zeros(1, 4)],
+    )
+    assert rpn.counted == 3
+    assert sure.item() == pytest.approx(3 * math.log(2))
+    sizes = (0.05, 2.0, 0.5)
+    square = sum(0.5 * size**2 * 9 if size < 1 / 9 else size - 0.5 / 9 for size in sizes)
+    assert box.item() == pytest.approx(sum(sizes) if how.box_beta == 0 else square)

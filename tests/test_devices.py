@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import timm
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
+from safetensors.torch import save_file
 
 from maskwright.check import check
 from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
@@ -106,6 +108,30 @@ def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_t
     the_same(out, alone, STEPS + 2)
     ours, theirs = load_tensors(out / LAST), load_tensors(alone / LAST)
     assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory):
+    """Return a file of a backbone, random; norms of networks that start from a file keep their statistics."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("body") / "resnet10t.safetensors"
+    save_file(timm.create_model("resnet10t", pretrained=False).state_dict(), path)
+    return path
+
+
+def test_two_processes_give_a_stock_network_the_losses_of_one(data, body, tmp_path):
+    out, steps = tmp_path / "run", 4
+    stock = {"architecture": "maskrcnn-r50-fpn", "backbone": "resnet10t", "weights": str(body), "short_side": 64}
+    settings = SETTINGS | stock | {"steps": steps, "preflight": False}
+    train(data, tmp_path / "alone", **settings)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "--no-python", sys.executable, "-m", "maskwright.cli", *words(data, out, settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "devices              2" in done.stdout
+    assert all(entry["losses"]["mask"] > 0 for entry in steps_of(out))
+    assert len(steps_of(out)) == steps
+    the_same(out, tmp_path / "alone", steps)
 
 
 def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):

@@ -286,6 +286,42 @@ def test_bf16_changes_the_losses_by_its_rounding_alone_and_keeps_places_in_32_bi
     assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}
 
 
+WITH_STILL_NORMS = SMALL_STOCK | {"conventions": Conventions(norm="still", head_norm="still").json()}
+IN_PARTS = {
+    "maskrcnn-nano": SIZES,
+    "maskrcnn-r50-fpn": SMALL_STOCK,
+    "maskrcnn-r50-fpn-v2": WITH_STILL_NORMS | {"backbone": "resnet10t"},
+}
+"""Sizes with which parts of a batch are one batch: no norm takes the statistics of what it sees."""
+
+
+@pytest.mark.parametrize("pieces", [([0], [1, 2]), ([0, 1], [2]), ([0], [1], [2])])
+def test_parts_of_a_batch_have_its_losses_and_add_up_to_its_gradient(name, pieces):
+    torch.manual_seed(0)
+    network = ARCHITECTURES[name](IN_PARTS[name], STARTS.get(name, "none")).train()
+    images, targets, seeds = photos(3), [target(ONE), target(FORTY), target(NONE)], (4, 5, 6)
+
+    def taken(places, known=None):
+        network.zero_grad(set_to_none=True)
+        with part(Part([seeds[i] for i in places], known=known)) as one:
+            losses = network.losses(images[places], [targets[i] for i in places])
+        sum(losses[k] for k in LOSSES).backward()
+        grads = {k: p.grad for k, p in network.named_parameters() if p.requires_grad}
+        return {k: v.item() for k, v in losses.items()}, grads, one.sums
+
+    whole, gradient, sums = taken([0, 1, 2])
+    own = [taken(places) for places in pieces]
+    assert any(losses["mask"] != pytest.approx(whole["mask"], rel=1e-3) for losses, _, _ in own)
+    known = torch.stack([found for _, _, found in own]).sum(0)
+    torch.testing.assert_close(known, sums, rtol=1e-4, atol=1e-4)
+    parts = [taken(places, known) for places in pieces]
+    for losses, _, _ in parts:
+        assert losses == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    for key, expected in gradient.items():
+        added = sum(grads[key] for _, grads, _ in parts)
+        assert (added - expected).norm().item() <= 1e-3 * expected.norm().item() + 1e-7, key
+
+
 def test_a_network_says_whether_it_states_its_sums(network):
     one = Part((1, 2))
     with torch.no_grad(), part(one):

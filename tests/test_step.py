@@ -4,6 +4,7 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,8 @@ from torch import nn
 from maskwright.batches import Batch
 from maskwright.devices import InnerPrecision
 from maskwright.errors import UserError
+from maskwright.models.conventions import Conventions
+from maskwright.models.stock import StockMaskRCNN, StockSpec
 from maskwright.models.whole import Part, part, permutation, totals
 from maskwright.settings import TrainSettings
 from maskwright.step import LOSSES, MOST_OVERFLOWS, NotFiniteError, Stepper, out_of_memory, pieces_of
@@ -94,6 +97,33 @@ def test_pieces_give_the_update_of_the_whole_batch(micro):
     assert other.losses == pytest.approx(one.losses, rel=1e-6)
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
     torch.testing.assert_close(pieces.weight, whole.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_pieces_give_a_stock_network_the_update_of_the_whole_batch():
+    def start():
+        torch.manual_seed(0)
+        sizes = {"channels": 32, "head_channels": 32, "rois_per_photo": 24, "proposals_per_photo": 50}
+        spec = StockSpec(2, backbone="resnet10t", conventions=Conventions(norm="still"), **sizes)
+        return StockMaskRCNN(spec).train()
+
+    generator = torch.Generator().manual_seed(1)
+    batch = batch_of((1, 3, 1))
+    batch = replace(batch, images=torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator))
+    for target in batch.targets:
+        corner = torch.randint(0, 20, (len(target["boxes"]), 2), generator=generator)
+        target["boxes"] = torch.cat([corner, corner + 36], 1).float()
+        target["labels"] = torch.arange(len(corner)) % 2 + 1
+        target["masks"] = torch.zeros(len(corner), 64, 64, dtype=torch.uint8)
+        for mask, (x, y) in zip(target["masks"], corner.tolist(), strict=True):
+            mask[y : y + 36, x : x + 20] = 1
+    whole, pieces = start(), start()
+    one = stepper(whole, batch=3).take(batch, 0, 1e-3)
+    other = stepper(pieces, 1, batch=3).take(batch, 0, 1e-3)
+    assert other.losses == pytest.approx(one.losses, rel=1e-4, abs=1e-6)
+    assert other.losses["mask"] > 0
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+    for (name, ours), theirs in zip(pieces.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_network_that_knows_nothing_of_parts_is_weighed_by_photos():

@@ -210,6 +210,25 @@ def test_a_still_norm_keeps_its_statistics_in_training():
     assert norm.weight.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("heads", "how", "backbone", "expected"),
+    [
+        ("v1", NATIVE, None, True),
+        ("v2", NATIVE, None, False),  # the norms of its heads take the statistics of the boxes that they see
+        ("v2", replace(NATIVE, head_norm="still"), None, True),
+        ("v1", replace(NATIVE, norm="live"), None, False),
+        ("v1", replace(NATIVE, norm="still"), "resnet10t", True),
+        ("v1", replace(NATIVE, norm="live"), "resnet10t", False),
+        ("v1", replace(NATIVE, norm="live"), "convnext_atto", True),  # it has none that do
+        ("v1", MMDETECTION, None, True),
+        ("v1", DETECTRON2, None, True),
+    ],
+)
+def test_parts_of_a_batch_are_one_batch_unless_a_norm_takes_their_statistics(heads, how, backbone, expected):
+    network = ours(heads, how, backbone=backbone, channels=32, head_channels=32)
+    assert network.states_sums is expected
+
+
 def test_what_conventions_drop_the_caller_cannot_get():
     network = ours()
     network.load_state_dict(reference("v1").state_dict())

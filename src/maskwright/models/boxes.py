@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou
 
+from maskwright.models import proposals
 from maskwright.models.conventions import Conventions
 from maskwright.models.maskrcnn import ProposalHead
 
@@ -101,8 +100,8 @@ class FrugalHead(ProposalHead):
         return [objectness[0] for objectness, _ in levels], [deltas[0] for _, deltas in levels]
 
 
-class Proposals(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's region proposal network under a convention.
+class Proposals(proposals.Proposals):
+    """The region proposal network under a convention; its losses are sums.
 
     Args:
         channels: Of the pyramid.
@@ -160,29 +159,3 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
             labels.append(label)
             matched.append(boxes[index])
         return labels, matched
-
-    def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the losses of objectness and boxes over the sampled anchors.
-
-        Args:
-            objectness: `(A, 1)` logits of all photos' anchors.
-            pred_bbox_deltas: `(A, 4)`.
-            labels: Per photo `(a,)`: 1 object, 0 background, -1 neither.
-            regression_targets: Per photo `(a, 4)`.
-        """
-        objects, background = self.fg_bg_sampler(labels)
-        near = torch.where(torch.cat(objects))[0]
-        both = torch.cat([near, torch.where(torch.cat(background))[0]])
-        box = box_loss(pred_bbox_deltas[near], torch.cat(regression_targets)[near], self.beta) / max(len(both), 1)
-        sure = functional.binary_cross_entropy_with_logits(objectness.flatten()[both], torch.cat(labels)[both])
-        return sure, box
-
-
-def box_loss(found: Tensor, goal: Tensor, beta: float) -> Tensor:
-    """Return the summed smooth L1 loss of deltas `(R, 4)`; with `beta` 0 the L1 loss."""
-    kind: Any = functional.l1_loss if beta == 0 else functional.smooth_l1_loss
-    more = {} if beta == 0 else {"beta": beta}
-    loss: Tensor = kind(found, goal, reduction="sum", **more)
-    return loss

@@ -286,9 +286,7 @@ class MaskRCNN(nn.Module):
             else:
                 sums[f"box {stage}"] = deltas.sum() * 0
             if stage == 0:
-                sums["correct"] = (scores.argmax(1) == label).sum().float()
-                sums["positives"] = positive.sum().float()
-                sums["told apart"] = (scores[positive, 1:].argmax(1) + 1 == label[positive]).sum().float()
+                sums |= told_sums(scores, label)
                 for roi, lab, match, target in zip(rois, labels, matches, targets, strict=True):
                     # Many boxes around one object teach its mask little more than a few do.
                     most = min(self.spec.mask_rois_per_photo, max(4, 2 * len(target["boxes"])))
@@ -318,10 +316,7 @@ class MaskRCNN(nn.Module):
             + 0.5 * sums["mask dice"] / sums["masks"].clamp(min=1),
             "semantic": sums["semantic"] / sums["semantic cells"] + 0.5 * dice.mean(),
         }
-        results["box_accuracy"] = (sums["correct"] / number[0]).detach()
-        results["category_accuracy"] = (sums["told apart"] / sums["positives"].clamp(min=1)).detach()
-        results["positives"] = (sums["positives"] / sums["photos"]).detach()
-        return results
+        return results | told(sums, number[0])
 
     def _assign(self, proposals: Tensor, target: Target, stage: int, photo: int) -> tuple[Tensor, Tensor, Tensor]:
         """Choose boxes to learn from: `(boxes (R, 4), labels (R,) with 0 background, matched object (R,))`."""
@@ -522,6 +517,39 @@ def outline_sums(logits: Tensor, goal: Tensor, dims: tuple[int, ...]) -> tuple[T
     probability = logits.sigmoid()
     cross = functional.binary_cross_entropy_with_logits(logits, goal, reduction="sum")
     return cross, (probability * goal).sum(dims), (probability + goal).sum(dims)
+
+
+def told_sums(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Count the boxes whose category is found: sums, of which `told` makes shares.
+
+    Args:
+        scores: `(R, categories + 1)`, background first.
+        labels: `(R,)` int64, 0 background.
+
+    Example:
+        >>> scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [2.0, 0.0, 1.0]])
+        >>> {name: count.item() for name, count in told_sums(scores, torch.tensor([0, 2, 2])).items()}
+        {'correct': 1.0, 'positives': 2.0, 'told apart': 1.0}
+    """
+    scores, near = scores.detach(), labels > 0
+    apart = scores[near, 1:].argmax(1) + 1 == labels[near]
+    counts = {"correct": (scores.argmax(1) == labels).sum(), "positives": near.sum(), "told apart": apart.sum()}
+    return {name: count.float() for name, count in counts.items()}
+
+
+def told(sums: Mapping[str, Tensor], boxes: Tensor) -> dict[str, Tensor]:
+    """Return what tells how it goes: `box_accuracy`, `category_accuracy` and `positives`; see `MaskRCNN.losses`.
+
+    Args:
+        sums: What `told_sums` counted, and `photos`.
+        boxes: How many boxes were looked at; at least 1.
+    """
+    shares = {
+        "box_accuracy": sums["correct"] / boxes,
+        "category_accuracy": sums["told apart"] / sums["positives"].clamp(min=1),
+        "positives": sums["positives"] / sums["photos"],
+    }
+    return {name: share.detach() for name, share in shares.items()}
 
 
 def decode(deltas: Tensor, boxes: Tensor, stage: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""torchvision's region proposal network, made to take a part of a batch; see `whole`."""
+"""torchvision's choice of boxes and its region proposal network, made to take a part of a batch; see `whole`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from maskwright.models.whole import permutation
 
 
 class Sampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
-    """torchvision's sampler of anchors, with each photo's choices its own."""
+    """torchvision's sampler of anchors and boxes, with each photo's choices its own.
+
+    Outside of a part of a batch it chooses what torchvision's would, from the same seed.
+    """
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Choose at most `batch_size_per_image` anchors of each photo.
+        """Choose at most `batch_size_per_image` of the boxes of each photo.
 
         Args:
             matched_idxs: Per photo `(A,)`: at least 1 is an object, 0 is background, below is neither.
@@ -45,12 +48,16 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
 
     In training its losses hold, beside `loss_objectness` and `loss_rpn_box_reg`, by how many anchors to divide them:
     `anchors`.
+
+    Attributes:
+        beta: As of `box_loss`.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         plain: Any = self.fg_bg_sampler  # type: ignore[has-type]
         self.fg_bg_sampler = Sampler(plain.batch_size_per_image, plain.positive_fraction)
+        self.beta = 1 / 9
         self.counted = 0
 
     def compute_loss(
@@ -72,9 +79,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         near = torch.where(torch.cat(chosen))[0]
         both = torch.cat([near, torch.where(torch.cat(background))[0]])
         self.counted = len(both)
-        box = functional.smooth_l1_loss(
-            pred_bbox_deltas[near], torch.cat(regression_targets)[near], beta=1 / 9, reduction="sum"
-        )
+        box = box_loss(pred_bbox_deltas[near], torch.cat(regression_targets)[near], self.beta)
         sure = functional.binary_cross_entropy_with_logits(
             objectness.flatten()[both], torch.cat(labels)[both], reduction="sum"
         )
@@ -88,3 +93,11 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         if losses:
             losses["anchors"] = torch.tensor(float(self.counted), device=losses["loss_objectness"].device)
         return boxes, losses
+
+
+def box_loss(found: Tensor, goal: Tensor, beta: float) -> Tensor:
+    """Return the summed smooth L1 loss of deltas `(R, 4)`; with `beta` 0 the L1 loss."""
+    kind: Any = functional.l1_loss if beta == 0 else functional.smooth_l1_loss
+    more = {} if beta == 0 else {"beta": beta}
+    loss: Tensor = kind(found, goal, reduction="sum", **more)
+    return loss

@@ -18,7 +18,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -27,11 +26,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from maskwright.crops import crops
 from maskwright.models.align import align_rois, mask_targets
-from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals, box_loss
+from maskwright.models.boxes import HEAD_DELTAS, Anchors, Deltas, Proposals
 from maskwright.models.conventions import NATIVE, Conventions
 from maskwright.models.folded import pyramid_features, resnet_features
-from maskwright.models.maskrcnn import Between, Detection, Target
+from maskwright.models.maskrcnn import Between, Detection, Target, told, told_sums
+from maskwright.models.proposals import Sampler, box_loss
 from maskwright.models.timm_body import timm_body
+from maskwright.models.whole import totals
 
 BOX_ROI, MASK_ROI = 7, 14
 NMS_IOU = 0.5
@@ -198,6 +199,10 @@ class StockMaskRCNN(nn.Module):
 
     Args:
         spec: What it is made of.
+
+    Attributes:
+        states_sums: See `whole`. False where a norm takes the statistics of the photos that it sees: those of a part
+            are others, whatever is added up at the end.
     """
 
     mean: Tensor
@@ -219,7 +224,9 @@ class StockMaskRCNN(nn.Module):
         self.rpn = Proposals(spec.channels, anchors, 2 if v2 else 1, spec.proposals_per_photo, how)
         self.roi_heads = Heads(spec)
         self.deltas = Deltas(HEAD_DELTAS, how.deltas_floored)
-        self.sampler = BalancedPositiveNegativeSampler(spec.rois_per_photo, POSITIVE_SHARE)
+        self.sampler = Sampler(spec.rois_per_photo, POSITIVE_SHARE)
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.states_sums = not any(norm.training for norm in norms)
         scale = 255.0 if how.unit else 1.0
         for name, value in (("mean", how.mean), ("std", how.std)):
             numbers = torch.tensor([v / scale for v in value], dtype=torch.float32)
@@ -273,21 +280,26 @@ class StockMaskRCNN(nn.Module):
         rois, labels, matches, goals = self._assign(proposals, targets)
         flat = torch.cat(labels)
         scores, deltas = self.roi_heads.boxes(align_rois(features, STRIDES, rois, BOX_ROI, self.conventions))
-        classifier = functional.cross_entropy(scores, flat)
         near = torch.where(flat > 0)[0]
-        found = deltas.view(len(flat), -1, 4)[near, flat[near]]
-        box = box_loss(found, torch.cat(goals)[near], self.conventions.box_beta) / max(len(flat), 1)
+        found = deltas.unflatten(1, (-1, 4))[near, flat[near]]
+        count = scores.new_tensor
+        sums = {"photos": count(float(len(targets)))}
+        sums |= {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"], "anchors": rpn["anchors"]}
+        sums["classifier"] = functional.cross_entropy(scores, flat, reduction="sum")
+        sums["box"] = box_loss(found, torch.cat(goals)[near], self.conventions.box_beta)
+        sums |= {"boxes": count(float(len(flat)))} | told_sums(scores, flat)
+        sums |= self._mask_sums(features, rois, labels, matches, targets)
+        if self.states_sums:
+            sums = totals(sums)
+        boxes = sums["boxes"].clamp(min=1)
         return {
-            "objectness": rpn["loss_objectness"],
-            "rpn_box": rpn["loss_rpn_box_reg"],
-            "classifier": classifier,
-            "box": box,
-            "mask": self._mask_loss(features, rois, labels, matches, targets),
-            "semantic": classifier.new_zeros(()),
-            "box_accuracy": (scores.detach().argmax(1) == flat).float().mean(),
-            "category_accuracy": (scores.detach()[near, 1:].argmax(1) + 1 == flat[near]).sum() / max(len(near), 1),
-            "positives": flat.new_tensor(len(near) / len(targets), dtype=torch.float32),
-        }
+            "objectness": sums["objectness"] / sums["anchors"],
+            "rpn_box": sums["rpn_box"] / sums["anchors"],
+            "classifier": sums["classifier"] / boxes,
+            "box": sums["box"] / boxes,
+            "mask": sums["mask"] / sums["mask cells"].clamp(min=1),
+            "semantic": boxes.new_zeros(()),
+        } | told(sums, boxes)
 
     def _assign(
         self, proposals: Sequence[Tensor], targets: Sequence[Target]
@@ -315,20 +327,21 @@ class StockMaskRCNN(nn.Module):
         ]
         return rois, labels, matches, list(self.deltas.encode(aims, rois))
 
-    def _mask_loss(
+    def _mask_sums(
         self,
         features: Mapping[str, Tensor],
         rois: Sequence[Tensor],
         labels: Sequence[Tensor],
         matches: Sequence[Tensor],
         targets: Sequence[Target],
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         near = [torch.where(label > 0)[0] for label in labels]
         boxes = [r[n] for r, n in zip(rois, near, strict=True)]
         pooled = align_rois(features, STRIDES, boxes, MASK_ROI, self.conventions)
         logits = self.roi_heads.masks(pooled, torch.cat([v[n] for v, n in zip(labels, near, strict=True)]))
+        cells = logits.new_tensor(float(logits.numel()))
         if not len(logits):
-            return logits.sum() * 0  # zero, yet joined to all that makes masks
+            return {"mask": logits.sum() * 0, "mask cells": cells}  # zero, yet joined to all that makes masks
         size = (features["0"].shape[-2] * STRIDES["0"], features["0"].shape[-1] * STRIDES["0"])
         goal = torch.cat(
             [
@@ -337,7 +350,8 @@ class StockMaskRCNN(nn.Module):
                 if len(n)
             ]
         )
-        return functional.binary_cross_entropy_with_logits(logits, goal.to(logits.dtype))
+        cross = functional.binary_cross_entropy_with_logits(logits, goal.to(logits.dtype), reduction="sum")
+        return {"mask": cross, "mask cells": cells}
 
     def detect(
         self,

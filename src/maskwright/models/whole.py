@@ -9,8 +9,9 @@ the whole batch, so a network asks here for two things:
   added up over all parts before the one is divided by the other. A mean of the parts' means would weigh the boxes of a
   photo with few of them more.
 
-A network that does so says it, by an attribute `states_sums` that is true. The losses of one that does not (the stock
-networks, as everyone has them) are means of its parts' losses, weighed by their photos.
+A network that does so says it, by an attribute `states_sums` that is true. The losses of one that does not (a stock
+network with norms that take the statistics of what they see, which no sum at the end can mend) are means of its parts'
+losses, weighed by their photos.
 
 Outside of a `part` both do what they would do without this module.
 """
