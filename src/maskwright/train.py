@@ -47,7 +47,7 @@ from maskwright.settings_file import stored
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
 from maskwright.trackers import open_tracker, require
 from maskwright.usable import part_of, usable
-from maskwright.validation import readable_part, validate
+from maskwright.validation import Validated, scorable, validate
 
 CHECKPOINT_EVERY_S = 60.0
 """Seconds between checkpoints; what is lost at most when the machine goes down."""
@@ -309,7 +309,7 @@ class _Training:
         torch.manual_seed(cast(int, settings.seed))
         truth = read_split(self.run, "train")
         self.val = Dataset.read_split(Path(self.run.data), "val")
-        if self.val is not None and not len(self.val):
+        if self.val is not None and not scorable(self.val):
             self.tell("the val split has no object: the last weights are kept, unvalidated")
             self.val = None
         if self.first:  # which writes the checkpoints
@@ -491,38 +491,14 @@ class _Training:
             assert self.val is not None
             self.network.eval()
             with self.average.in_place():
-                try:
-                    one = validate(self.network, self.val, self.run, at)
-                except UserError:
-                    whole, self.val = self.val, readable_part(self.val, self._event("photo"))
-                    if whole is self.val:
-                        raise
-                    gone = {*_names(whole)} - {*_names(self.val)}
-                    at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
-                    one = validate(self.network, self.val, self.run, at)
-                result = one.result
-                best = one.best and self._keep_best(result)
+                whole = self.val
+                one, self.val = validate(self.network, whole, self.run, at, self._event("photo"))
+                gone = {*_names(whole)} - {*_names(self.val)}
+                at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
+                best = one is not None and one.best and self._keep_best(one.result)
             self.network.train()
-            at.smoothed_ap = one.smoothed
-            risen = one.smoothed > at.best_ap
-            at.since_best = 0 if risen else at.since_best + 1
-            at.best_ap = one.smoothed if risen and best else at.best_ap
-            epoch = (at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos_per_epoch + 1
-            entry = {
-                "kind": "validation",
-                "step": at.step,
-                "epoch": epoch,
-                "metrics": result.metrics,
-                "best": best,
-            }
-            self.log.write(entry)
-            shown = "  ".join(
-                f"{k} {'n/a' if v is None else format(v, '.3f')}"
-                for k, v in result.metrics.items()
-                if k in {"segm/AP", "segm/AP50", "segm/AP75", "bbox/AP", "bbox/AP50"}
-            )
-            self.tell(f"validation at step {at.step}: {shown}{'  (best so far)' if best else ''}")
-            self._diagnose([one.cause] if one.cause else [])
+            if one is not None:
+                self._scores(one, best)
             at.validation_s = time.perf_counter() - started
         at.validations = number
         stop = self._no_better()
@@ -548,6 +524,23 @@ class _Training:
         self.run = run
         attempt(run.write, tell)
         return True
+
+    def _scores(self, one: Validated, best: bool) -> None:
+        """Take note of a validation's scores, and tell them."""
+        at, metrics = self.at, one.result.metrics
+        at.smoothed_ap = one.smoothed
+        risen = one.smoothed > at.best_ap
+        at.since_best = 0 if risen else at.since_best + 1
+        at.best_ap = one.smoothed if risen and best else at.best_ap
+        epoch = (at.step - 1) * cast(int, self.settings.batch_size) // self.plan.photos_per_epoch + 1
+        self.log.write({"kind": "validation", "step": at.step, "epoch": epoch, "metrics": metrics, "best": best})
+        shown = "  ".join(
+            f"{k} {'n/a' if v is None else format(v, '.3f')}"
+            for k, v in metrics.items()
+            if k in {"segm/AP", "segm/AP50", "segm/AP75", "bbox/AP", "bbox/AP50"}
+        )
+        self.tell(f"validation at step {at.step}: {shown}{'  (best so far)' if best else ''}")
+        self._diagnose([one.cause] if one.cause else [])
 
     def _checkpoint(self) -> float:
         """Save in the middle of the training, which goes on if that fails; return when it was done."""

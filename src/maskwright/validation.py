@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 from torch import nn
 
 from maskwright.average import smoothed
@@ -42,18 +41,42 @@ class Validated:
     cause: Cause | None
 
 
-def validate(network: nn.Module, val: Dataset, run: Run, at: Progress) -> Validated:
-    """Score a network on the validation photos.
+def scorable(val: Dataset) -> bool:
+    """Tell whether a split has an object to score against; crowds are not scored."""
+    return bool((~val.crowd).any())
+
+
+def validate(
+    network: nn.Module, val: Dataset, run: Run, at: Progress, tell: Callable[[str], None]
+) -> tuple[Validated | None, Dataset]:
+    """Score a network on the validation photos, without those that cannot be read any more.
 
     Args:
         network: In evaluation mode.
         val: The validation split.
         run: Which the network is of: sides of its input, categories.
         at: Where the training stands; not changed.
+        tell: Told which photos are left out, and if those that are left have no object.
+
+    Returns:
+        What was found, `None` if there is no object to score against; and the split without what was left out, for the
+        validations to come.
 
     Raises:
-        UserError: If a photo cannot be read.
+        UserError: If more photos than the limit cannot be read, or one has not the size that the data state.
     """
+    if not scorable(val):
+        return None, val
+    try:
+        return _scored(network, val, run, at), val
+    except UserError:
+        part = readable_part(val, tell)
+        if part is val:
+            raise
+    return (_scored(network, part, run, at) if scorable(part) else None), part
+
+
+def _scored(network: nn.Module, val: Dataset, run: Run, at: Progress) -> Validated:
     photos = [(image, val.photo_path(image)) for image in val.images]
     found = detect_photos(cast(Segmenter, network), photos, run.side, run.categories, short_side=run.short_side)
     result = evaluate(val, found, bootstrap=0)
@@ -69,7 +92,7 @@ def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
 
     Args:
         val: The split.
-        tell: Told which are left out, once the count is known.
+        tell: Told which are left out, once the count is known, and if the others have no object.
 
     Raises:
         UserError: If they are more than the limit, or no photo is left.
@@ -84,7 +107,7 @@ def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
             wrong.append(f"{val.photo_path(image)} {error}")
     if not wrong:
         return val
-    if len(wrong) > max(1, UNREADABLE_SHARE * len(val.images)) or not len(np.unique(val.image_index)):
+    if len(wrong) > max(1, UNREADABLE_SHARE * len(val.images)) or not good:
         raise UserError(
             f"too many validation photos cannot be read: {len(wrong)} of {len(val.images)}",
             wrong,
@@ -92,4 +115,10 @@ def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
         )
     for line in wrong:
         tell(f"warning: a validation photo cannot be read and is left out from now on: {line}")
-    return part_of(val, good)
+    part = part_of(val, good)
+    if not scorable(part):
+        tell(
+            "warning: the validation photos that are left have no object: nothing is scored any more, and the training"
+            " goes on; the best weights so far are kept, the last ones if there are none"
+        )
+    return part
