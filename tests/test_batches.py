@@ -318,12 +318,14 @@ def test_a_giver_that_cannot_be_read_gives_nothing_and_is_counted(folder):
 def test_pasting_stays_inside_a_photo_that_keeps_its_shape(folder):
     data = dataset(folder / "kept", [[(shape(40, 90), 3, False)], [(shape(90, 40), 8, False)]])
     how = Augmentation(flip=True, tilt_degrees=0.0, scale_jitter=1.5, colour_jitter=0, copy_paste=1.0)
-    photos = Photos(data, (64, 96), how, 0, sides=(48, 80))
+    photos, pasted = Photos(data, (64, 96), how, 0, sides=(48, 80)), 0
     for step in range(10):
         sample = photos.sample(0, step, 0)
         height, width = kept_shape((40, 90), (48, 80))
         for mask, k in zip(sample.masks.numpy(), sample.objects, strict=True):
             assert k == 0 or not (mask[height:].any() or mask[:, width:].any())
+            pasted += k != 0
+    assert pasted >= 5
 
 
 def test_the_share_is_that_of_the_settings_and_older_plans_have_none():

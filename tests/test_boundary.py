@@ -90,6 +90,42 @@ def test_it_is_told_only_where_it_is_asked_for() -> None:
     assert "boundary" not in result.table()
 
 
+def two_photos(off: int) -> tuple[Dataset, Dataset]:
+    """Two photos of different sizes with two squares of 40 each, all found; the last one `off` too small all around."""
+    sizes = [(100, 100), (300, 400)]  # whose bands are 3 and 10 wide
+    truth, found = [], []
+    for k, (photo, y, x) in enumerate([(0, 5, 5), (0, 55, 55), (1, 20, 30), (1, 170, 300)]):
+        for objects, less, score in ((truth, 0, None), (found, off if k == 3 else 0, 0.9 - 0.1 * k)):
+            mask = np.zeros(sizes[photo], dtype=np.bool_)
+            mask[y + less : y + 40 - less, x + less : x + 40 - less] = True
+            objects.append(Annotation(k + 1, photo + 1, 1, pixels.encode(mask), score=score))
+    images = [Image(1, "a.png", 100, 100), Image(2, "b.png", 400, 300)]
+    return tuple(Dataset.build([Category(1, "disc")], images, objects) for objects in (truth, found))
+
+
+def test_the_same_masks_have_boundary_ap_1_in_photos_of_any_size() -> None:
+    result = evaluate(*two_photos(0), boundary=True)
+    assert [result.metrics[f"boundary/{name}"] for name in ("AP", "AP50", "AP75")] == [1.0, 1.0, 1.0]
+
+
+def test_the_width_of_the_band_is_each_photos_own() -> None:
+    """One of four is a pixel or two too small all around; of rings 3 wide, a half or a fifth would meet."""
+    truth, found = two_photos(1)
+    result = evaluate(truth, found, boundary=True)
+    assert [band_width(image.size) for image in truth.images] == [3, 10]
+    shared, ring, inner = 38**2 - 20**2, 40**2 - 20**2, 38**2 - 18**2
+    assert 0.81 < shared / (ring + inner - shared) < 0.82
+    three_of_four = 76 / 101  # precision 1 at the recalls 0, 0.01, ... 0.75
+    assert result.metrics["boundary/AP50"] == result.metrics["boundary/AP75"] == 1.0
+    assert result.metrics["boundary/AP"] == pytest.approx((7 + 3 * three_of_four) / 10)
+    shared, ring, inner = 36**2 - 20**2, 40**2 - 20**2, 36**2 - 16**2
+    assert 0.66 < shared / (ring + inner - shared) < 0.67
+    worse = evaluate(*two_photos(2), boundary=True)
+    assert worse.metrics["boundary/AP75"] == pytest.approx(three_of_four)
+    assert worse.metrics["boundary/AP50"] == 1.0
+    assert worse.metrics["boundary/AP"] == pytest.approx((4 + 6 * three_of_four) / 10)
+
+
 @pytest.mark.parametrize("least", [0.5, 0.9])
 def test_boundary_ap_is_never_above_segm_ap(least: float) -> None:
     rng = np.random.default_rng(0)

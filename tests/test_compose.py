@@ -170,6 +170,20 @@ def test_objects_keep_their_size_as_a_share_of_the_photo(data, blue, tmp_path):
     assert {image.size for image in made.images} == {(48, 64)}
 
 
+def test_objects_of_larger_photos_become_smaller_in_smaller_pictures(blue, tmp_path):
+    small, large = (48, 64), (96, 128)
+    hammer, nut = box_mask(small, 10, 10, 26, 18), box_mask(large, 30, 20, 70, 60)
+    split(tmp_path / "DATA", "train", [[(hammer, 3, False)], [(nut, 8, False)]])
+    made = compose(
+        tmp_path / "DATA", blue, tmp_path / "OUT", pictures=30, objects=1, turn=False, scale_jitter=1.0
+    ).split("train")
+    sides = {
+        (image.size, int(made.category_ids[k]), tuple((made.boxes[k, 2:] - made.boxes[k, :2]).tolist()))
+        for k, image in ((k, made.images[int(made.image_index[k])]) for k in range(len(made)))
+    }
+    assert sides == {(small, 3, (16, 8)), (small, 8, (20, 20)), (large, 3, (32, 16)), (large, 8, (40, 40))}
+
+
 def test_numbers_of_objects_are_those_seen_in_the_data(data, blue, tmp_path):
     compose(data, blue, tmp_path / "OUT", pictures=30, visible=0.1)
     made = Dataset.read_split(tmp_path / "OUT", "train")

@@ -9,10 +9,11 @@ from PIL import Image as Picture
 from torch import nn
 
 from maskwright import pixels
-from maskwright.batches import Frame
+from maskwright.batches import DECODED, Frame
 from maskwright.dataset import Category, Image
 from maskwright.detections import Detections, detect_photo, detect_photos, paste
 from maskwright.errors import UserError
+from maskwright.files import read_reduced
 
 
 class Fixed(nn.Module):
@@ -172,6 +173,52 @@ def test_photos_become_a_dataset_with_a_score_for_every_object(tmp_path):
     assert found.boxes[0].tolist() == [0, 0, 20, 15]
     assert found.info == {"description": "x"}
     assert len(ticks) == 2
+
+
+@pytest.mark.parametrize("short_side", [None, 48])
+def test_of_a_jpeg_that_is_decoded_smaller_all_is_in_pixels_of_the_file(tmp_path, short_side):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 640, 3)).astype(np.uint8)
+    Picture.fromarray(noise).save(tmp_path / "a.jpg")
+    network, sizes = Fixed([[0.25, 0.5, 0.75, 1.0]], [0.8], [1]), [(400, 640)]
+    entries = [(Image(1, "a.jpg", 640, 400), tmp_path / "a.jpg")]
+    assert read_reduced(tmp_path / "a.jpg", DECODED * 64)[0].shape == (100, 160, 3)
+    found = detect_photos(network, entries, 64, [Category(1, "hammer")], short_side=short_side)
+    assert [shapes for _, shapes, _ in network.seen] == [[(40, 64)]]
+    assert found.boxes.tolist() == [[160, 200, 480, 400]]
+    assert pixels.runs(found.rle(0)).sum() == 400 * 640
+    assert found.mask(0)[200:400, 160:480].all()
+    assert found.areas.tolist() == [200 * 320]
+    assert [image.size for image in found.images] == sizes
+
+
+@pytest.mark.parametrize("short_side", [None, 48])
+def test_a_jpeg_that_is_decoded_smaller_is_scaled_by_the_files_own_sides(tmp_path, short_side):
+    """413 of 640 are 41.3 of 64; decoded at a quarter, 104 of 160 would be 41.6."""
+    Picture.new("RGB", (640, 413)).save(tmp_path / "a.jpg")
+    assert read_reduced(tmp_path / "a.jpg", DECODED * 64)[0].shape == (104, 160, 3)
+    network = Fixed([[0.25, 0.5, 0.75, 1.0]], [0.8], [1])
+    entries = [(Image(1, "a.jpg", 640, 413), tmp_path / "a.jpg")]
+    found = detect_photos(network, entries, 64, [Category(1, "hammer")], short_side=short_side)
+    assert [shapes for _, shapes, _ in network.seen] == [[(41, 64)]]
+    assert found.boxes[0].tolist() == pytest.approx([160, 206.5, 480, 413])
+
+
+def test_a_photo_in_memory_may_be_a_smaller_one_of_a_size_that_is_stated():
+    network, photo = Fixed([[0.25, 0.5, 0.75, 1.0]], [0.8], [1]), np.zeros((100, 160, 3), dtype=np.uint8)
+    for short_side in (None, 48):
+        found = detect_photo(network, photo, 64, ["hammer"], short_side=short_side, size=(400, 640))
+        assert (found.size, found.photo) == ((400, 640), None)
+        assert found.boxes.tolist() == [[160, 200, 480, 400]]
+        assert found.masks.shape == (1, 400, 640)
+
+
+@pytest.mark.parametrize(("short_side", "inner"), [(None, (40, 64)), (32, (32, 51))])
+def test_photos_are_scaled_to_the_shorter_side_where_there_is_one(tmp_path, short_side, inner):
+    Picture.new("RGB", (160, 100)).save(tmp_path / "a.png")
+    network = Fixed([[0, 0, 1, 1]], [0.8], [1])
+    entries = [(Image(1, "a.png", 160, 100), tmp_path / "a.png")]
+    detect_photos(network, entries, 64, [Category(1, "hammer")], short_side=short_side)
+    assert [shapes for _, shapes, _ in network.seen] == [[inner]]
 
 
 def test_photos_without_objects_stay_in_the_list(tmp_path):

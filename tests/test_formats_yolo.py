@@ -95,24 +95,25 @@ def test_reads_polygons_by_cocos_rule(raw):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels"),
+    ("images", "labels", "kept"),
     [
-        ("images/train", "labels/train"),
-        ("train/images", "train/labels"),
-        ("Images/train", "Labels/train"),
-        ("train", "train"),
-        ("train", "train/labels"),
-        ("data/images/train/deep", "data/labels/train/deep"),
+        ("images/train", "labels/train", True),
+        ("train/images", "train/labels", True),
+        ("Images/train", "Labels/train", True),
+        ("train", "train", True),
+        ("train", "train/labels", True),
+        ("data/images/train/deep", "data/labels/train/deep", False),  # below a folder that may be anything
     ],
 )
-def test_layouts(tmp_path, images, labels):
+def test_layouts(tmp_path, images, labels, kept):
     pair(tmp_path, "a", images=images, labels=labels)
     other_i, other_l = (p.replace("train", "val") for p in (images, labels))
     pair(tmp_path, "b", images=other_i, labels=other_l)
     text(tmp_path / "classes.txt", "nut\nbolt\n")
     reading = read(tmp_path)
-    assert sorted((photo.path.stem, photo.split) for photo in reading.photos)[0][0] == "a"
     assert len(reading.photos) == 2
+    splits = {"a": "train", "b": "val"} if kept else {"a": None, "b": None}
+    assert {photo.path.stem: photo.split for photo in reading.photos} == splits
     assert all(len(photo.marks) == 1 for photo in reading.photos)
     assert reading.categories == ("nut", "bolt")
     assert tmp_path / "classes.txt" in reading.sources

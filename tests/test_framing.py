@@ -112,6 +112,16 @@ def test_a_network_without_conventions_gets_photos_as_ever():
     assert framed.frame == frame
 
 
+def test_a_photo_that_was_decoded_smaller_keeps_the_size_that_is_stated():
+    """413 of 640 are 41.3 of 64; decoded at a quarter, 104 of 160 would be 41.6."""
+    photo = noise(104, 160)
+    for network, short_side in ((object(), None), (object(), 48), (with_conventions(NATIVE), None)):
+        framed = frame_for(network, photo, 64, short_side, (413, 640))
+        assert (framed.frame.size, framed.frame.inner) == ((413, 640), (41, 64))
+        assert framed.image.shape == (3, 64, 64)
+    assert frame_photo(photo, 64, (413, 640))[1] == framed.frame
+
+
 def test_without_a_shorter_side_the_longer_one_decides():
     assert frame_for(with_conventions(NATIVE), noise(50, 100), 64).frame.inner == (32, 64)
     assert frame_for(with_conventions(NATIVE), noise(50, 100), 640).frame.inner == (320, 640)

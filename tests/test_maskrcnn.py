@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskwright import plan
 from maskwright.models import ARCHITECTURES, maskrcnn
-from maskwright.models.maskrcnn import outline_boxes, sureness
+from maskwright.models.maskrcnn import WINDOW, grow, outline_boxes, sureness
 
 SIZES = {"categories": 2, "anchor_sizes": [[16], [24], [32], [64]], "detections_per_photo": 30}
 HEIGHT, WIDTH = 64, 96
@@ -58,6 +58,22 @@ def test_detections_have_the_boxes_of_their_masks(network: torch.nn.Module) -> N
     assert 0 < int(shown.sum()) < len(shown)
     assert torch.equal(found["boxes"][shown], boxes[shown])
     assert bool((found["boxes"][:, 2:] > found["boxes"][:, :2]).all())  # where no cell is object, the box head's
+
+
+@torch.inference_mode()
+def test_masks_lie_in_windows_that_are_larger_than_the_boxes(network: torch.nn.Module) -> None:
+    kept: list[Tensor] = []
+
+    def numbered(results: list[maskrcnn.Detection]) -> list[maskrcnn.Detection]:
+        kept.extend(result["boxes"] for result in results)
+        return [result | {"number": torch.arange(len(result["boxes"]))} for result in results]
+
+    found = network.detect(photo(), [(HEIGHT, WIDTH)], 0.02, between=numbered)[0]
+    assert len(found["windows"]) > 5
+    boxes = kept[0][found["number"]]
+    assert torch.equal(found["windows"], grow(boxes, WINDOW))
+    assert torch.allclose(found["windows"][:, 2:] - found["windows"][:, :2], (boxes[:, 2:] - boxes[:, :2]) * WINDOW)
+    assert WINDOW > 1
 
 
 @torch.inference_mode()

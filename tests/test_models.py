@@ -255,7 +255,9 @@ def test_a_network_learns_two_photos_by_heart(name):
         totals.append(total.item())
     assert sum(totals[-5:]) < 0.35 * sum(totals[:5])
     with torch.inference_mode():
-        best = [r["boxes"][0] for r in network.eval().detect(images, [(HEIGHT, WIDTH)] * 2, 0.3)]
+        found = network.eval().detect(images, [(HEIGHT, WIDTH)] * 2, 0.3)
+    best = [r["boxes"][0] for r in found]
+    assert all(0 <= score <= 1 for r in found for score in r["scores"].tolist())
     overlaps = [box_iou(b[None], t["boxes"]).item() for b, t in zip(best, targets, strict=True)]
     assert min(overlaps) > 0.5
 

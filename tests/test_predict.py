@@ -281,6 +281,24 @@ def test_with_flips_a_call_finds_what_predict_finds(data, tmp_path):
     assert between == 1  # the other photo's hammer stands in the very middle
 
 
+@pytest.mark.parametrize(("short_side", "inner"), [(None, (40, 64)), (32, (32, 51))])
+def test_photos_are_scaled_as_the_run_says(tmp_path, monkeypatch, short_side, inner):
+    seen, plain = [], ByColour.detect
+
+    def noted(self, images, shapes, *rest, **more):
+        seen.append(shapes[0])
+        return plain(self, images, shapes, *rest, **more)
+
+    monkeypatch.setattr(ByColour, "detect", noted)
+    path = tmp_path / "run"
+    made = Run(path=path, architecture="by-colour", sizes={}, categories=CATEGORIES, side=64, short_side=short_side)
+    made.write().save_weights(LAST, ByColour().state_dict())
+    Picture.new("RGB", (160, 100)).save(tmp_path / "a.png")
+    predict(path, tmp_path / "a.png", tmp_path / "out")
+    load(path)(tmp_path / "a.png")
+    assert seen == [inner, inner]
+
+
 # Photos given in other ways
 
 

@@ -320,6 +320,26 @@ def test_the_interval_holds_the_ap_and_is_the_same_for_the_same_seed():
     assert evaluate(*pair, bootstrap=0).intervals == {}
 
 
+def test_the_interval_holds_its_share_of_what_is_resampled():
+    """The share is taken over draws of our own, of which there are so many that it is right to a third of a percent."""
+    rng = np.random.default_rng(4)
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": SIDE, "height": SIDE} for n in range(1, 31)]
+    truth, results = [], []
+    for n in range(1, 31):
+        for y in (0, 60):
+            mask, shift = rectangle(10, y, 40, 40), int(rng.integers(0, 12))
+            truth.append({"image_id": n, "category_id": 1, "segmentation": segmentation(mask), "iscrowd": 0})
+            moved = segmentation(rectangle(10 + shift, y, 40, 40))
+            results.append({"image_id": n, "category_id": 1, "segmentation": moved, "score": float(rng.random())})
+    document = {"images": images, "categories": [{"id": 1, "name": "nut"}], "annotations": truth}
+    columns, ours, result = table_of(document, results)
+    weights = rng.multinomial(30, [1 / 30] * 30, size=10_000)
+    values = scoring.resampled_ap(ours, columns, result.everything, weights)
+    low, high = scoring.interval(ours, columns, result.everything, 30, 10_000, 0)
+    assert ((values >= low) & (values <= high)).mean() == pytest.approx(0.95, abs=0.01)
+    assert (values < low).mean() == pytest.approx(0.025, abs=0.01)
+
+
 def columns(scores, hits):
     """Return operating points of detections of one photo with one object for each hit and one that is missed."""
     hit = np.array(hits, dtype=bool)

@@ -70,7 +70,7 @@ def stepper(network, micro=100, batch=4, said=None, **settings):
     optimiser = torch.optim.SGD([{"params": list(network.parameters()), "share": 0.5}], lr=1.0)
     model, optimiser = fabric.setup(network, optimiser)
     model.mark_forward_method("losses")
-    values = TrainSettings(batch_size=batch, seed=0, clip_norm=1e6, precision="32", **settings)
+    values = TrainSettings(**({"batch_size": batch, "seed": 0, "clip_norm": 1e6, "precision": "32"} | settings))
     return Stepper(fabric, model, optimiser, values, (said if said is not None else []).append, micro)
 
 
@@ -156,9 +156,9 @@ class Meeting:
     def all_reduce(self, tensor, reduce_op):
         assert reduce_op == "sum"
         self.said[self.global_rank] = tensor.clone()
-        self.barrier.wait(20)
+        self.barrier.wait(5)
         both = self.said[0] + self.said[1]
-        self.barrier.wait(20)
+        self.barrier.wait(5)
         return both
 
     def to_device(self, given):
@@ -167,14 +167,37 @@ class Meeting:
     def backward(self, total):
         total.backward()
 
+    def no_backward_sync(self, model):
+        return nullcontext()
+
+    def clip_gradients(self, model, optimiser, max_norm, error_if_nonfinite):
+        return nn.utils.clip_grad_norm_(model.module.parameters(), max_norm, error_if_nonfinite=error_if_nonfinite)
+
+
+def in_two(work):
+    """Return what two processes return that train together, given a Fabric each."""
+    said, barrier = [None, None], threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        return tuple(pool.map(work, [Meeting(rank, said, barrier) for rank in (0, 1)]))
+
+
+def joined(fabric, network, batch, micro=100):
+    """Return a process's stepper, and what it says."""
+    said, model = [], SimpleNamespace(losses=network.losses, module=network)
+    optimiser = torch.optim.SGD([{"params": list(network.parameters()), "share": 1.0}], lr=0.1)
+    values = TrainSettings(batch_size=batch, seed=0, clip_norm=1e6, precision="32")
+    return Stepper(fabric, model, optimiser, values, said.append, micro), said
+
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_processes_with_unequal_shares_count_by_their_photos(whole):
     batch, said, barrier = batch_of((1, 7, 3)), [None, None], threading.Barrier(2)
     values = TrainSettings(batch_size=3, seed=0, clip_norm=1.0, precision="32")
 
+    networks = Toy(whole), Toy(whole)
+
     def work(rank, share):
-        network = Toy(whole)
+        network = networks[rank]
         model = SimpleNamespace(losses=network.losses, module=network)
         optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
         one = Stepper(Meeting(rank, said, barrier), model, optimiser, values, print, 3)
@@ -188,6 +211,56 @@ def test_processes_with_unequal_shares_count_by_their_photos(whole):
     torch.testing.assert_close((one + other) / 2, alone.weight.grad, rtol=1e-5, atol=1e-6)  # processes take the mean
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_where_one_process_has_no_memory_left_all_take_smaller_pieces(whole):
+    batch = batch_of((1, 7, 3, 2))
+    shares = list(pieces_of(batch, 2))
+
+    networks = Toy(whole), Toy(whole)
+    networks[1].room = 1
+
+    def work(fabric):
+        network = networks[fabric.global_rank]
+        one, said = joined(fabric, network, 4)
+        return one.take(shares[fabric.global_rank], 6, 0.1).losses, one.micro_batch, said, network.seen
+
+    (ours, micro, said, seen), (theirs, other, told, _) = in_two(work)
+    assert (micro, other) == (1, 1)
+    assert seen[0] == 2
+    assert set(seen[1:]) == {1}
+    assert said[0].startswith("out of memory at step 7 (another process has no memory left): from now on photos are")
+    assert told[0].startswith(f"out of memory at step 7 ({CPU_SHORT}): from now on photos are taken 1 at a time")
+    assert len(said) == len(told) == 1
+    alone = stepper(Toy(whole), 4 if whole else 1)._gradient(batch, 6)
+    assert ours == theirs == pytest.approx({name: float(value) for name, value in alone.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_loss_of_one_process_that_is_not_finite_is_an_error_in_all(monkeypatch, whole):
+    shares, found, barrier = list(pieces_of(batch_of((1, 7, 2, 5), poison=[2]), 2)), {}, threading.Barrier(2)
+
+    def gather(every, own):
+        found[own[0][0]] = own  # by the share's first photo
+        barrier.wait(5)
+        every[:] = [found[photo] for photo in sorted(found)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+
+    networks, before = (Toy(whole), Toy(whole)), Toy(whole).weight
+
+    def work(fabric):
+        one, _ = joined(fabric, networks[fabric.global_rank], 4)
+        with pytest.raises(NotFiniteError) as caught:
+            one.take(shares[fabric.global_rank], 0, 0.1)
+        return caught.value
+
+    ours, theirs = in_two(work)
+    assert all(torch.equal(network.weight, before) for network in networks)
+    assert ours.bad == (LOSSES if whole else ("another process's",))  # the whole batch's losses are everyone's
+    assert theirs.bad == LOSSES
+    assert ours.photos == theirs.photos == ((12, LOSSES, (2,)),)
+
+
 def test_an_update_is_a_gradient_step_at_each_groups_share_of_the_rate():
     network = Toy()
     before = network.weight.detach().clone()
@@ -196,6 +269,14 @@ def test_an_update_is_a_gradient_step_at_each_groups_share_of_the_rate():
     moved = (network.weight.detach() - before).norm()
     assert float(moved) == pytest.approx(0.1 * 0.5 * taken.grad_norm, rel=1e-5)
     assert taken.total == pytest.approx(sum(taken.losses[name] for name in LOSSES))
+
+
+def test_a_gradient_that_is_too_long_is_clipped():
+    network = Toy()
+    before = network.weight.detach().clone()
+    taken = stepper(network, clip_norm=0.5).take(batch_of((2, 2)), 0, 0.1)
+    assert taken.grad_norm > 1  # told as it was
+    assert float((network.weight.detach() - before).norm()) == pytest.approx(0.1 * 0.5 * 0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -260,10 +341,15 @@ def test_memory_that_is_not_enough_for_one_photo_is_the_users():
 
 
 def test_other_errors_are_not_taken_for_memory():
-    batch = batch_of((1, 1))
-    del batch.targets[0]["boxes"]
-    with pytest.raises(KeyError, match="boxes"):
-        stepper(Toy()).take(batch, 0, 0.1)
+    class Faulty(Toy):
+        def losses(self, images, targets):
+            raise RuntimeError("shape mismatch")
+
+    said = []
+    one = stepper(Faulty(), 2, said=said)
+    with pytest.raises(RuntimeError, match=r"^shape mismatch$"):
+        one.take(batch_of((1, 1)), 0, 0.1)
+    assert (one.micro_batch, said) == (2, [])
 
 
 def test_a_loss_that_is_not_finite_names_its_photos_and_changes_nothing():

@@ -465,6 +465,65 @@ def test_a_photo_whose_loss_is_not_finite_is_named_and_left_out_and_the_rate_low
     assert max(line["lr"] for line in steps) <= settings["learning_rate"] / 2
 
 
+@pytest.mark.parametrize("saved", [True, False], ids=["to a checkpoint", "to the start"])
+def test_a_training_is_rewound_to_where_it_was(data, tmp_path, monkeypatch, saved):
+    """The fourth step's loss is not finite once; the last checkpoint, if there is one, is that of the second step."""
+    module, calls, weights, moments = sys.modules["maskwright.train"], itertools.count(1), [], []
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 0.0 if saved else 60.0)
+    plain, rewind = MaskRCNN.losses, module._Training._rewind
+
+    def losses(self, images, targets):
+        weights.append({name: value.clone() for name, value in self.state_dict().items()})
+        found = plain(self, images, targets)
+        call = next(calls)
+        if call == 3:
+            monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 60.0)
+        if call in (4, 5):  # of the batch, and of its first photo alone
+            found["mask"] = found["mask"] * float("nan")
+        return found
+
+    def noted(self, error):
+        rewind(self, error)
+        moments.append(len(self.optimiser.state))
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+    monkeypatch.setattr(module._Training, "_rewind", noted)
+    said, back = [], 2 if saved else 0
+    settings = QUICK | {"log_every": 1, "validations": 1}
+    run = train(data, tmp_path / "run", say=said.append, **settings)
+    assert (run.state, run.step) == ("finished", 6)
+    assert [text.split(", without")[0] for text in said if "is not finite" in text] == [
+        f"warning: a loss is not finite at step 4: back to step {back}"
+    ]
+    assert sum(text.startswith("  left out: ") for text in said) == 1
+    assert [line["step"] for line in log_of(run.path) if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert len(weights) == 6 + 6 - back  # six steps, of which some twice; the fourth, and its two photos
+    assert all(torch.equal(value, weights[back][name]) for name, value in weights[6].items())
+    assert any(not torch.equal(value, weights[3][name]) for name, value in weights[6].items())
+    assert (moments[0] > 0) == saved
+
+
+def test_photos_that_were_left_out_stay_out_when_the_training_goes_on(tmp_path, monkeypatch):
+    data, bad, settings = plain_world(tmp_path)
+    poison(monkeypatch, lambda image: image[0].float().mean() > 170)
+    module = sys.modules["maskwright.train"]
+    rewind = module._Training._rewind
+
+    def interrupted(self, error):
+        rewind(self, error)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Training, "_rewind", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", **settings)
+    run = train(data, tmp_path / "run", resume=True)
+    assert (run.state, run.step) == ("finished", 6)
+    texts = [line["text"] for line in log_of(run.path) if line["kind"] == "event"]
+    assert ["is not finite" in text for text in texts] == [True, False]
+    assert texts[1].startswith(f"  left out: {bad} (")
+
+
 def test_a_norm_that_is_not_finite_is_null_in_the_log(data, tmp_path, monkeypatch):
     module = sys.modules["maskwright.train"]
     plain = module.Stepper.take
@@ -530,6 +589,46 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
+def test_two_processes_end_together_by_the_clock_and_by_patience(data, tmp_path):
+    settings = QUICK | {"steps": None, "minutes": 0.1, "validations": 4, "patience": 1, "learning_rate": 1e-6}
+    run = train(data, tmp_path / "run", devices=2, preflight=False, **settings)
+    assert run.state == "finished"
+    lines = log_of(run.path)
+    assert [line["kind"] for line in lines if line["kind"] != "step"] == ["validation", "validation", "event"]
+    assert lines[-1]["what"] == "stop"  # nothing is found, so the second is no better than the first
+
+
+def second_of_two(data, told, **settings):
+    """Return the second of two processes, before its first step; the first one tells it something."""
+    module = sys.modules["maskwright.train"]
+    ours = object.__new__(module._Training)
+    ours.fabric = SimpleNamespace(world_size=2, broadcast=lambda own: told, barrier=lambda: None)
+    ours.tell, ours.log = print, SimpleNamespace(write=print)
+    ours.first, ours.settings, ours.at = False, TrainSettings(validations=3, **settings), module.Progress(step=5)
+    ours.steps, ours.seconds, ours.started = None, 600.0, module.time.perf_counter()
+    ours.val = Dataset.read_split(data, "val")
+    ours.stopped = False
+    return ours
+
+
+def test_another_process_takes_the_clock_of_the_first(data):
+    ours = second_of_two(data, 0.25)
+    ours.at.step_s = ours.at.validation_s = ours.at.save_s = 0.1
+    assert ours._share() == 0.25
+    ours.fabric.world_size = 1
+    assert ours._share() < 0.1
+
+
+def test_another_process_stops_when_the_first_does(data):
+    ours = second_of_two(data, True, patience=1)
+    ours._validate(1)
+    assert ours.stopped
+    assert ours.at.validations == 1
+    ours = second_of_two(data, False, patience=1)
+    ours._validate(1)
+    assert not ours.stopped
+
+
 def test_the_output_may_not_be_the_data(data, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
@@ -554,27 +653,31 @@ def test_the_average_of_the_weights_is_saved_and_survives_an_interruption(data, 
     kept, saved = load_file(whole / RESUME), load_file(whole / LAST)
     name = "mask_head.logit.weight"
     assert torch.equal(saved[name], kept[f"average.{name}"])
+    assert Run.read(whole).best_step == 4  # so the best weights are the last ones' average too
+    assert torch.equal(load_file(whole / BEST)[name], kept[f"average.{name}"])
     assert not torch.equal(saved[name], kept[f"model.{name}"])
     assert not any(key.startswith("average.") for key in load_file(finished / RESUME))
 
 
-def scored(monkeypatch, aps):
-    """Let the validations have these segm APs, whatever is found."""
+def scored(monkeypatch, aps, threshold=None):
+    """Let the validations have these segm APs, and advise this threshold, whatever is found."""
     module, left = sys.modules["maskwright.validation"], iter(aps)
     plain = module.evaluate
 
     def evaluate(*args, **more):
         result = plain(*args, **more)
-        return dataclasses.replace(result, metrics={**result.metrics, "segm/AP": next(left)})
+        advised = {"threshold": {"score": threshold}} if threshold is not None else {}
+        return dataclasses.replace(result, metrics={**result.metrics, "segm/AP": next(left)}, **advised)
 
     monkeypatch.setattr(module, "evaluate", evaluate)
 
 
 def test_the_best_weights_are_those_of_the_best_smoothed_ap(data, tmp_path, monkeypatch):
-    scored(monkeypatch, (0.2, 0.9, 0.7))
+    scored(monkeypatch, (0.2, 0.9, 0.7), threshold=0.37)
     run = train(data, tmp_path / "run", **(QUICK | {"steps": 3, "validations": 3}))
     assert run.best_step == 3  # 0.2, 0.55, 0.625: a lucky 0.9 does not win
     assert run.metrics["segm/AP"] == 0.7
+    assert Run.read(run.path).threshold == 0.37
 
 
 def test_as_long_as_nothing_is_found_the_last_weights_are_the_best(data, tmp_path, monkeypatch):
@@ -641,6 +744,36 @@ def test_minutes_hold_the_last_validation_and_the_last_checkpoint(data, tmp_path
     took = clock.now - 1000.0
     assert 60 - 2 * 2.0 < took <= 60  # to the step
     assert run.step >= 10
+
+
+def test_minutes_go_on_where_they_were(data, tmp_path, monkeypatch):
+    module, clock, asked = sys.modules["maskwright.train"], Clock(), []
+    plain, rate_of = module.Stepper.take, module.rate
+
+    def take(self, *args):
+        if 1030 <= clock.now < 2000:
+            raise KeyboardInterrupt
+        return clock.taking(5.0, plain)(self, *args)
+
+    def noted(made, step, done):
+        asked.append((step, done))
+        return rate_of(made, step, done)
+
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "rate", noted)
+    monkeypatch.setattr(module.Stepper, "take", take)
+    settings = {"steps": None, "minutes": 1.0, "preflight": False, "validations": 1, "log_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", **(QUICK | settings))
+    first, clock.now = clock.now - 1000.0, 5000.0
+    del asked[:]
+    run = train(data, tmp_path / "run", resume=True)
+    assert 60 - 2 * 5.0 < first + clock.now - 5000.0 <= 60
+    made = Plan.model_validate(json.loads((run.path / "plan.json").read_text()))
+    step, done = asked[0]
+    assert (step, done) == (6, pytest.approx(30 / 53, abs=0.03))
+    line = next(line for line in log_of(run.path) if line["kind"] == "step" and line["step"] == 7)
+    assert line["lr"] == rate(made, 6, done)
 
 
 # Photos that are gone
@@ -759,6 +892,24 @@ def test_a_validation_photo_that_is_gone_is_left_out(data, tmp_path, monkeypatch
         f"warning: a validation photo cannot be read and is left out from now on: {gone} cannot be opened"
         " (No such file or directory)"
     ) in said
+
+
+def test_validation_photos_without_an_object_that_can_be_read_do_not_end_the_training(tmp_path, monkeypatch):
+    data, said = write_data(tmp_path / "data", val=0, test=0), []
+    val = write_split(data, "val", 2)
+    val.select(val.image_index == 1).write(data / "annotations" / "instances_val.json")
+    gone, plain = data / "val" / "val_1.png", Photos.fill_cache
+    monkeypatch.setattr(Photos, "fill_cache", lambda self, threads: (gone.unlink(), plain(self, threads)))
+    settings = QUICK | {"steps": 2, "log_every": 1, "patience": 1}
+    run = train(data, tmp_path / "run", say=said.append, **settings)
+    assert (run.state, run.step, run.metrics) == ("finished", 2, None)
+    assert run.network() is not None
+    told = [text for text in said if text.startswith("warning: ") and "validation photo" in text]
+    assert [text.split(":")[1] for text in told] == [
+        " a validation photo cannot be read and is left out from now on",
+        " the validation photos that are left have no object",
+    ]
+    assert [(e["kind"], e["step"]) for e in log_of(run.path)] == [("step", 1), ("event", 1), ("event", 1), ("step", 2)]
 
 
 def test_what_does_not_change_the_result_may_be_another_when_a_training_goes_on(data, finished):
