@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_fabric import Fabric
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from maskwright.beginning import agreed, resumable
 from maskwright.devices import be_patient, make_fabric, meet
