@@ -149,7 +149,9 @@ def _json(path: Path, dice: random.Random) -> str:
         elif what < 0.35 and isinstance(holder, list):
             holder.append(holder[key])  # type: ignore[call-overload]
         elif what < 0.5 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):  # type: ignore[index]
-            holder[key] = holder[key] * dice.choice((-1, 0, 2, 1000, 0.5, 1e12))  # type: ignore[index]
+            factor = dice.choice((-1, 0, 2, 1000, 0.5, 1e12))
+            if abs(holder[key]) < 1e300:  # type: ignore[index]  # a whole number may be too large for a fraction of it
+                holder[key] = holder[key] * factor  # type: ignore[index]
         else:
             holder[key] = dice.choice(_ODD)  # type: ignore[index]
     try:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import random
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from fuzz_world import INPUTS
 from maskwright.errors import UserError
 from maskwright.prepare import Prepared, prepare
 
-_COUNTED = ("left out", "not used", "shapes that share")
+_COUNTED = ("left out", "not used", "shapes that share", "mark no region")
 """Words of mends that say that objects are fewer than the input has entries."""
+
+_BLACK = re.compile(r"([\d,]+) mask images? all black: without an object")
+"""The note that says so of mask files."""
 
 
 def listing(folder: Path) -> dict[str, object]:
@@ -180,6 +184,7 @@ def trial(name: str, seed: int, folder: Path) -> str:
     skipped = [Path(file) for file, item in fates.items() if item["fate"] == "skipped" and item["why"]]
     left_out = {owner(path.relative_to(raw).as_posix()) for path in inside if {path, *path.parents} & set(skipped)}
     counted = sum(m["count"] for m in story["mends"] if any(word in m["what"] for word in _COUNTED))
+    counted += sum(int(black[1].replace(",", "")) for note in story["notes"] if (black := _BLACK.match(note)))
     found = [(one.photo, one.things) for one in photos]
     wrong = beside_undamaged(known.things, known.parts, portions(name, raw), found, left_out, counted)
     told = [*(f"mended: {m['what']}: {m['count']}" for m in story["mends"]), *(f"note: {n}" for n in story["notes"])]

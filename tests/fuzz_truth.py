@@ -207,12 +207,11 @@ def portions(name: str, root: Path) -> Portions:
 def _contents(root: Path) -> Iterable[tuple[str, bytes | None]]:
     """Yield every file of an input and what is in it; of what is no plain file, nothing."""
     for place, names, files in os.walk(root):
+        names.sort()  # so that entries always come in the order of their objects
         for one in sorted([*names, *files]):
             path = Path(place) / one
-            if path.is_symlink():
-                yield f"{path.relative_to(root).as_posix()} -> {os.readlink(path)}", None
-            elif path.is_file():
-                yield path.relative_to(root).as_posix(), path.read_bytes()
+            if path.is_file() or path.is_symlink():
+                yield path.relative_to(root).as_posix(), None if path.is_symlink() else path.read_bytes()
 
 
 def _digest(content: bytes | None) -> str:

@@ -124,6 +124,7 @@ def prepare(
     told: list[str] = []
 
     def tell(line: str) -> None:
+        line = line.encode(errors="backslashreplace").decode()  # no terminal writes halves of characters
         told.append(line)
         if say is not None:
             say(line)
@@ -599,7 +600,8 @@ def _write_story(
     }
     text = json.dumps(story, indent=2, ensure_ascii=False, allow_nan=False)
     with files.atomic_file(folder / "prepare.json") as handle:
-        handle.write(text.removesuffix("]\n}").encode())
+        # Halves of characters, which names in a damaged file may have, stay as JSON's own escapes.
+        handle.write(text.removesuffix("]\n}").encode(errors="backslashreplace"))
         fates.seek(0)
         shutil.copyfileobj(fates, handle)
         handle.write(b"\n  ]\n}\n")
