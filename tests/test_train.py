@@ -589,10 +589,10 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
-def test_two_processes_end_together_by_the_clock_and_by_patience(data, tmp_path):
-    settings = QUICK | {"steps": None, "minutes": 0.1, "validations": 4, "patience": 1, "learning_rate": 1e-6}
-    run = train(data, tmp_path / "run", devices=2, preflight=False, **settings)
-    assert run.state == "finished"
+def test_two_processes_end_together_by_patience(data, tmp_path):
+    settings = QUICK | {"steps": 4, "validations": 4, "patience": 1, "learning_rate": 1e-6}
+    run = train(data, tmp_path / "run", devices=2, **settings)
+    assert (run.state, run.step) == ("finished", 2)
     lines = log_of(run.path)
     assert [line["kind"] for line in lines if line["kind"] != "step"] == ["validation", "validation", "event"]
     assert lines[-1]["what"] == "stop"  # nothing is found, so the second is no better than the first
@@ -900,7 +900,7 @@ def test_validation_photos_without_an_object_that_can_be_read_do_not_end_the_tra
     val.select(val.image_index == 1).write(data / "annotations" / "instances_val.json")
     gone, plain = data / "val" / "val_1.png", Photos.fill_cache
     monkeypatch.setattr(Photos, "fill_cache", lambda self, threads: (gone.unlink(), plain(self, threads)))
-    settings = QUICK | {"steps": 2, "log_every": 1, "patience": 1}
+    settings = QUICK | {"steps": 2, "log_every": 1, "patience": 1, "validations": 3}
     run = train(data, tmp_path / "run", say=said.append, **settings)
     assert (run.state, run.step, run.metrics) == ("finished", 2, None)
     assert run.network() is not None
