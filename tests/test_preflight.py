@@ -194,9 +194,9 @@ def test_what_is_measured_is_told_and_returned(data, rigged):
         (
             r"the network sees photos and masks where the files have them \(6 photos, IoU of large objects at least"
             r" (0\.9\d|1\.00)\)",
-            r"masks follow the pictures: the picture explains \d\d% of them as they are, \d\d?% [a-z -]+ \(6 photos\)",
+            r"masks follow the pictures: the picture explains \d+% of them as they are, \d+% [a-z0-9 -]+ \(6 photos\)",
             rf"the loss falls: loss 24\.00 -> \d+\.\d\d in {module.STEPS} steps on two photos \(.+\)",
-            r"found masks lie on the true ones: IoU 0\.\d\d with the masks as they are, 0\.\d\d [a-z -]+",
+            r"found masks lie on the true ones: IoU 0\.\d\d with the masks as they are, 0\.\d\d [a-z0-9 -]+",
             r"forecast: 1 steps of \d+\.\d\d s in \d:\d\d, 0\.3 passes over the photos, a validation in \d:\d\d,"
             r" [\d,]+ of [\d,]+ MB of memory",
             r"passed in \d+ s",
