@@ -254,6 +254,19 @@ def test_an_embedded_photo_is_used_where_the_file_is_absent(tmp_path):
     assert "photos taken out of their labelme files, for lack of the picture files: 1" in str(reading.mends[0])
 
 
+def test_halves_of_characters_that_are_counted_are_written_as_escapes(tmp_path):
+    """JSON can hold them, UTF-8 cannot."""
+    (tmp_path / "raw").mkdir()
+    photo(tmp_path / "raw/a.jpg")
+    label(tmp_path / "raw/a.json", [shape()], flags={"\ud800": True})
+    told = []
+    made = prepare(tmp_path / "raw", out=tmp_path / "DATA", say=told.append)
+    story = json.loads((tmp_path / "DATA/prepare.json").read_text(encoding="utf-8"))
+    assert [mend["examples"] for mend in story["mends"] if "flags" in mend["what"]] == [["\ud800"]]
+    assert "mended: photos with flags, which are not kept: 1 (\\ud800)" in "\n".join(told).encode().decode()
+    assert made.objects == {"train": 1}
+
+
 class Cluster:
     """Applies functions as a cluster does, with or without other machines."""
 
