@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 
 import maskwright as mw
 from maskwright import pixels
+from maskwright.errors import UserError
 from maskwright.formats.coding import Decision, look
 from maskwright.formats.soft_edges import cut_off
 from maskwright.prepare import prepare, story_of
@@ -43,7 +44,7 @@ def photos(folder, names):
 
 def found(path, array, decision=HALF, rles=None):
     values = look(save(array, path))
-    return cut_off("m", values, decision, [values.rle] if rles is None else rles, SIZE)
+    return cut_off("m", values, decision, [values.rle] if rles is None else rles)
 
 
 def test_the_share_below_half_where_it_matters(tmp_path):
@@ -96,6 +97,14 @@ def instance_files(raw, masks):
     for name in masks:
         save(blob((25, 40)), raw / "annotations" / f"{name}_nut_0.png")
     return {name: save(mask, raw / "annotations" / f"{name}_nut_1.png") for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize("form", [folders, same_folder, category_folders, instance_files])
+def test_a_soft_mask_that_is_larger_than_its_photo_is_refused_in_words(tmp_path, form):
+    paths = form(tmp_path / "raw", {"a": blob(), "b": blurred(blob())})
+    save(np.pad(blurred(blob()), ((0, 20), (0, 0))), paths["b"])
+    with pytest.raises(UserError, match="1 mask image has another shape than the photo"):
+        prepare(tmp_path / "raw", out=tmp_path / "DATA", form=form.__name__.replace("_", "-"))
 
 
 @pytest.mark.parametrize("form", [folders, same_folder, category_folders, instance_files])

@@ -473,7 +473,7 @@ def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo],
                 marks=tuple(Mark(rules.names[pair.place], rle) for rle in marks),
                 masks=((pair.mask, one.mask_hash),) if pair.mask is not None else (),
                 turn=one.orientation if rules.frame == "stored" else 1,
-                soft=cut_off(str(pair.mask), one.values, rules.decision, marks, one.size) if one.values else (),
+                soft=cut_off(str(pair.mask), one.values, rules.decision, marks) if one.values else (),
             )
         )
     return photos, story
@@ -530,7 +530,7 @@ class _Story:
             self.mends.add("masks with soft edges or noise, cut at half", mask)
             if not marks:
                 self.mends.add("masks that are below half everywhere, taken as without objects", mask)
-            elif cut_off(mask, values, rules.decision, marks, one.size):
+            elif cut_off(mask, values, rules.decision, marks):
                 self.seen.add("soft", f"{mask}: {values.weak:.0%}")
         if values.kind != "grey" and values.top:
             self.mends.add(f"masks taken from {_KINDS[values.kind]}", mask)

@@ -339,7 +339,7 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Item, Seen]], int]]) -> t
             each
             for path, category, mask, found in zip(item.masks, item.categories, one.masks, rles, strict=True)
             if mask.values is not None and mask.values.top
-            for each in cut_off(str(path), mask.values, rules.meaning.of(category, mask.values), found, one.photo.size)
+            for each in cut_off(str(path), mask.values, rules.meaning.of(category, mask.values), found)
         ]
         story.add(item, one, rles, marks, rules)
         story.add_soft(soft)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from maskwright import pixels
 from maskwright.formats.coding import WEAK, Decision, Values
-from maskwright.pixels import Size
 
 
 def cut_off(
-    mask: str, values: Values, decision: Decision | None, rles: Sequence[bytes], size: Size
+    mask: str, values: Values, decision: Decision | None, rles: Sequence[bytes]
 ) -> tuple[tuple[str, float], ...]:
     """Return a mask image whose area depends on where its soft edges are cut, with the share that is cut off, or ().
 
@@ -18,13 +17,12 @@ def cut_off(
         mask: Its path.
         values: What `look` found in it.
         decision: What the values mean; `None`: they are binary, as the first look read them.
-        rles: Its objects; where nothing is left of them, that is told otherwise.
-        size: `(height, width)` of their photo.
+        rles: Its objects, of whatever size; where nothing is left of them, that is told otherwise.
     """
     if decision is not None and (decision.coding != "binary" or not decision.is_read(values)):
         return ()
     soft = values.kind != "colour" and values.top > 1 and values.changed and not values.lossy and values.weak > WEAK
-    return ((mask, values.weak),) if soft and any(pixels.area(rle, size) for rle in rles) else ()
+    return ((mask, values.weak),) if soft and any(len(pixels.runs(rle)) > 1 for rle in rles) else ()
 
 
 def told_cut_off(masks: str, shown: str) -> str:
