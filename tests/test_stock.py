@@ -229,6 +229,17 @@ def test_parts_of_a_batch_are_one_batch_unless_a_norm_takes_their_statistics(hea
     assert network.states_sums is expected
 
 
+def test_a_photo_without_objects_and_proposals_teaches_its_anchors_alone():
+    network = ours(how=replace(NATIVE, norm="still"), backbone="resnet10t", channels=32, head_channels=32).train()
+    network.rpn.min_size = 1000.0
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 64, 64)}
+    losses = network.losses(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [none])
+    assert losses["objectness"].item() > 0
+    assert [name for name, loss in losses.items() if loss.item() != 0] == ["objectness"]
+    torch.stack(list(losses.values())).sum().backward()
+    assert [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_what_conventions_drop_the_caller_cannot_get():
     network = ours()
     network.load_state_dict(reference("v1").state_dict())

@@ -281,7 +281,7 @@ class StockMaskRCNN(nn.Module):
         flat = torch.cat(labels)
         scores, deltas = self.roi_heads.boxes(align_rois(features, STRIDES, rois, BOX_ROI, self.conventions))
         near = torch.where(flat > 0)[0]
-        found = deltas.view(len(deltas), -1, 4)[near, flat[near]]
+        found = deltas.view(-1, self.spec.categories + 1, 4)[near, flat[near]]
         count = scores.new_tensor
         sums = {"photos": count(float(len(targets)))}
         sums |= {"objectness": rpn["loss_objectness"], "rpn_box": rpn["loss_rpn_box_reg"], "anchors": rpn["anchors"]}
