@@ -12,13 +12,16 @@ from maskwright.beginning import (
     bytes_of,
     fingerprint_of,
     resumable,
+    resumed_plan,
     started_again,
     write_beginning,
 )
 from maskwright.dataset import Dataset
 from maskwright.devices import Place
 from maskwright.errors import UserError
+from maskwright.plan import Machine
 from maskwright.run import LAST, Run
+from maskwright.settings import TrainSettings
 from maskwright.train import train
 from maskwright.writing import write_shards
 from tiny_world import QUICK, world, write_data
@@ -129,6 +132,20 @@ def test_processes_that_torchrun_starts_again_go_on_by_themselves(tiny, tmp_path
     assert (out / "log.jsonl").read_bytes() == before  # none of them anew
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     assert train(data, out, resume=True).job == ""
+
+
+@pytest.mark.parametrize(("source", "expected"), [("derived", 3), ("user", 2)])
+def test_another_machine_reads_with_its_own_cores_unless_the_user_said_how_many(tiny, tmp_path, source, expected):
+    data, run, _ = tiny
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    stored = json.loads((out / "plan.json").read_text())
+    stored["settings"]["workers"], stored["reasons"]["workers"] = 2, {"source": source, "why": "2 cores"}
+    (out / "plan.json").write_text(json.dumps(stored))
+    machine = Machine("cpu", 1, "3 cores", 3, 8000, False)
+    made = resumed_plan(out, data, TrainSettings(), fingerprint_of(data), machine)
+    assert made.settings.workers == expected
+    assert (made.reasons["workers"].why == "3 cores, since it goes on; it began with 2") == (source == "derived")
 
 
 def test_a_photo_that_was_renamed_or_replaced_makes_it_other_data(tiny, tmp_path):

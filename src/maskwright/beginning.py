@@ -243,6 +243,11 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
         given["micro_batch"] = math.ceil((made.settings.batch_size or 1) / given["devices"])
         why = f"all of a device's share, since it goes on; it began with {began['micro_batch']}"
         reasons["micro_batch"] = Reason(source="derived", why=why)
+    workers = made.reasons.get("workers")
+    if "workers" not in now and machine.cores != began["workers"] and (workers is None or workers.source != "user"):
+        given["workers"] = machine.cores
+        why = f"{machine.cores} cores, since it goes on; it began with {began['workers']}"
+        reasons["workers"] = Reason(source="derived", why=why)
     settings = made.settings.model_copy(update=given)
     memory, why = cache_of(machine, settings.devices or 1)
     reasons["cache_mb"] = Reason(source="derived", why=why)
