@@ -228,7 +228,7 @@ def unlike(name: str, path: Path) -> str:
     Example:
         >>> unlike("cam2/1.jpg", Path("raw/cam1/1.jpg")), unlike("1.JPG", Path("raw/cam1/1.jpg"))
         ('photos found by their name in another folder than the file says', 'photos found in other letter case')
-        >>> unlike("C:/me/cam1/1.jpg", Path("raw/cam1/1.jpg")), unlike("1.jpg", Path("raw/cam1/1.jpg"))
+        >>> unlike("C:/photos/cam1/1.jpg", Path("raw/cam1/1.jpg")), unlike("1.jpg", Path("raw/cam1/1.jpg"))
         ('', '')
     """
     name = name.replace("\\", "/")
