@@ -349,7 +349,7 @@ def _dealt(
 
 def _how_dealt(splits: NDArray[np.int8], number: int, settings: PrepareSettings) -> str:
     shares = [
-        f"{np.mean(splits == split):.0%} {name}".replace("%", " %")
+        f"{round(100 * np.mean(splits == split))} % {name}"
         for split, name in zip((_TRAIN, _VAL, _TEST), ("train", "val", "test"), strict=True)
     ]
     test, val = settings.test_share, settings.val_share
