@@ -307,9 +307,10 @@ class MaskRCNN(nn.Module):
         stages = range(len(self.box_heads))
         number = [sums[f"boxes {stage}"].clamp(min=1) for stage in stages]
         dice = 1 - (2 * sums["semantic overlap"] + 1) / (sums["semantic size"] + 1)
+        anchors = sums["anchors"].clamp(min=1)
         results = {
-            "objectness": sums["objectness"] / sums["anchors"],
-            "rpn_box": sums["rpn_box"] / sums["anchors"],
+            "objectness": sums["objectness"] / anchors,
+            "rpn_box": sums["rpn_box"] / anchors,
             "classifier": sum((sums[f"classifier {s}"] / number[s] for s in stages), sums["photos"] * 0) / len(stages),
             "box": sum((sums[f"box {s}"] / number[s] for s in stages), sums["photos"] * 0) / len(stages) * 4,
             "mask": sums["mask"] / sums["mask cells"].clamp(min=1)

@@ -291,10 +291,10 @@ class StockMaskRCNN(nn.Module):
         sums |= self._mask_sums(features, rois, labels, matches, targets)
         if self.states_sums:
             sums = totals(sums)
-        boxes = sums["boxes"].clamp(min=1)
+        anchors, boxes = sums["anchors"].clamp(min=1), sums["boxes"].clamp(min=1)
         return {
-            "objectness": sums["objectness"] / sums["anchors"],
-            "rpn_box": sums["rpn_box"] / sums["anchors"],
+            "objectness": sums["objectness"] / anchors,
+            "rpn_box": sums["rpn_box"] / anchors,
             "classifier": sums["classifier"] / boxes,
             "box": sums["box"] / boxes,
             "mask": sums["mask"] / sums["mask cells"].clamp(min=1),
