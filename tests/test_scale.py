@@ -112,10 +112,19 @@ def eager(monkeypatch):
     monkeypatch.setitem(pace.PIECE_S, "here", 0.02)
 
 
+def _children_of(pid):
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [child for thread in threads for child in (thread / "children").read_text().split()]
+
+
+@pytest.fixture
 def children():
-    """Return the processes that this one has started and that have not been waited for."""
-    task = Path(f"/proc/{os.getpid()}/task")
-    return [pid for thread in task.iterdir() for pid in (thread / "children").read_text().split()]
+    """A call of it returns the processes that the test has started and that have not been waited for.
+
+    Python keeps some of its own for the rest of its life, such as `multiprocessing`'s resource tracker.
+    """
+    before = set(_children_of(os.getpid()))
+    return lambda: [pid for pid in _children_of(os.getpid()) if pid not in before]
 
 
 def test_few_items_are_done_in_this_process():
@@ -131,7 +140,7 @@ def test_one_worker_is_this_process(eager):
     assert set(scale.each(where, range(50), workers=1)) == {os.getpid()}
 
 
-def test_many_items_are_done_in_worker_processes_in_order(eager):
+def test_many_items_are_done_in_worker_processes_in_order(eager, children):
     results = list(scale.each(where, range(300), workers=2))
     assert len(results) == 300
     assert results[0] == os.getpid()
@@ -175,7 +184,7 @@ def _then_sleep(function, item):
     return function(item)
 
 
-def test_a_user_error_arrives_as_it_is_after_the_results_before_it(eager):
+def test_a_user_error_arrives_as_it_is_after_the_results_before_it(eager, children):
     seen = []
     with pytest.raises(UserError) as caught:
         seen.extend(scale.each(partial(_then_sleep, partial(wrong_from, 250)), range(300), workers=2))
@@ -238,7 +247,7 @@ def test_a_function_of_the_program_itself_is_refused():
 
 
 @unix
-def test_the_work_of_a_killed_worker_is_done_again(eager, tmp_path):
+def test_the_work_of_a_killed_worker_is_done_again(eager, tmp_path, children):
     said = []
     results = scale.each(partial(deadly, str(tmp_path), os.getpid()), range(300), workers=2, say=said.append)
     assert list(results) == [n * n for n in range(300)]
@@ -248,7 +257,7 @@ def test_the_work_of_a_killed_worker_is_done_again(eager, tmp_path):
 
 
 @unix
-def test_work_at_which_workers_keep_dying_is_given_up(eager):
+def test_work_at_which_workers_keep_dying_is_given_up(eager, children):
     with pytest.raises(UserError) as caught:
         list(scale.each(partial(always_deadly, os.getpid()), range(100), workers=2))
     assert str(caught.value).startswith(
@@ -273,7 +282,7 @@ def test_what_is_printed_before_a_worker_is_ready_does_no_harm(eager, monkeypatc
     assert list(scale.each(slow_square, range(100), workers=2)) == [n * n for n in range(100)]
 
 
-def test_an_answer_that_cannot_be_held_is_an_error(eager, monkeypatch):
+def test_an_answer_that_cannot_be_held_is_an_error(eager, monkeypatch, children):
     def no_memory(pipe):
         answer = receive(pipe)
         if len(answer) > 100_000:
@@ -298,7 +307,7 @@ def _own_path():
     return [str(Path(maskwright.__file__).parents[1]), *[p for p in sys.path if "tests" not in p]]
 
 
-def test_several_calls_share_the_worker_processes(eager):
+def test_several_calls_share_the_worker_processes(eager, children):
     with scale.at("here", workers=2) as every:
         first = set(every(where, range(200))) - {os.getpid()}
         workers = {int(pid) for pid in children()}
@@ -333,7 +342,7 @@ class _Unloadable:
 fails_to_load = _Unloadable()
 
 
-def test_results_that_nobody_wants_any_more_leave_no_process(eager):
+def test_results_that_nobody_wants_any_more_leave_no_process(eager, children):
     results = scale.each(slow_square, count(), workers=2)
     assert next(islice(results, 100, None)) == 100 * 100
     assert len(children()) == 1
@@ -370,13 +379,6 @@ def run_unguarded(tmp_path):
         time.sleep(0.05)
     time.sleep(0.5)
     return program, workers
-
-
-def _children_of(pid):
-    found = []
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        found += (thread / "children").read_text().split()
-    return found
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
