@@ -82,9 +82,8 @@ def _label(starts: Runs, ends: Runs, height: int) -> tuple[NDArray[np.int32], in
     stride = height + 1
     low = np.searchsorted(column * stride + bottom, (column + 1) * stride + top, side="left")
     high = np.searchsorted(column * stride + top, (column + 1) * stride + bottom, side="right")
-    # Runs of a column are in order, so those that are touched are too; the first of a part is touched by none before.
-    before = np.concatenate([low[:1], high[:-1]])
-    if len(starts) - int(np.maximum(high - np.maximum(low, before), 0).sum()) == 1:
+    # Where just one run touches none in the next column, all others lead to it.
+    if np.count_nonzero(low >= high) == 1:
         return np.zeros(len(starts), dtype=np.int32), 1
     links = np.maximum(high - low, 0)
     a = np.repeat(np.arange(len(starts)), links)
