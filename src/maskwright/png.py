@@ -326,8 +326,11 @@ def _inflate(data: bytes, size: int) -> bytes | None:
     """Inflate to exactly so many bytes, never more; `None` if there are fewer or more, or the data is damaged."""
     from zlib_ng import zlib_ng
 
-    machine = zlib_ng.decompressobj()
     try:
+        if len(data) < _LITTLE:
+            raw = zlib_ng.decompress(data, bufsize=size + 1)  # with no place left it would ask for another buffer
+            return bytes(raw) if len(raw) == size else None
+        machine = zlib_ng.decompressobj()
         raw = machine.decompress(data, size)
         if len(raw) < size:
             return None
@@ -336,3 +339,8 @@ def _inflate(data: bytes, size: int) -> bytes | None:
     except zlib_ng.error:  # type: ignore[misc]  # its stub gives the type as an object
         return None
     return bytes(raw) if machine.eof else None
+
+
+_LITTLE = 50_000
+"""Data of fewer bytes inflates to 52 MB at most (1,032 times), so it may be inflated in one go, into one buffer: pieces
+that grow and are joined make the allocator give memory back to the system for each picture, and fetch it again."""
