@@ -700,6 +700,13 @@ def test_parts_of_runs_are_parts_of_pixels(mask):
     assert sorted(found) == sorted(pixels.encode(part) for part in wanted)
 
 
+@given(st.lists(arrays(np.bool_, shapes), max_size=6))
+def test_parts_of_many_masks_are_those_of_each(masks):
+    """Law: whatever the sizes, empty masks and masks that touch the border where the next one begins included."""
+    found = runs.parts_of_masks([(pixels.encode(mask), mask.shape) for mask in masks])
+    assert [areas.tolist() for areas in found] == [[int(part.sum()) for part in pixels.parts(mask)] for mask in masks]
+
+
 @given(arrays(np.uint16, shapes, elements=st.integers(0, 6)))
 def test_objects_of_an_id_image_are_its_values(ids):
     found = runs.objects_of_ids(ids)

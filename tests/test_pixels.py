@@ -55,6 +55,14 @@ def test_runs_add_up_and_alternate(mask):
     np.testing.assert_array_equal(np.repeat(np.arange(len(found)) % 2 == 1, found), mask.ravel(order="F"))
 
 
+@given(st.lists(MASKS, max_size=5))
+def test_runs_of_several_masks_are_those_of_each(masks):
+    rles = [pixels.encode(mask) for mask in masks]
+    counts, number = pixels.runs_of_masks(rles)
+    assert number.tolist() == [len(pixels.runs(rle)) for rle in rles]
+    assert counts.tolist() == [count for rle in rles for count in pixels.runs(rle).tolist()]
+
+
 @given(MASKS, st.integers(1, 8))
 def test_masks_are_turned_upright_as_pillow_turns_pictures(mask, orientation):
     image = PillowImage.fromarray(mask.astype(np.uint8))

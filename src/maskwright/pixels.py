@@ -121,19 +121,29 @@ def runs(rle: bytes) -> NDArray[np.int64]:
         >>> runs(encode(np.array([[0, 1], [0, 0]]))).tolist()
         [2, 1, 1]
     """
-    digits = np.frombuffer(rle, dtype=np.uint8).astype(np.int64) - 48
+    return runs_of_masks([rle])[0]
+
+
+def runs_of_masks(rles: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the run lengths of several RLEs, one after the other as `runs`, and how many are of each."""
+    sizes = np.array([len(rle) for rle in rles], dtype=np.int64)
+    digits = np.frombuffer(b"".join(rles), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((digits & 0x20) == 0)
-    starts = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
+    behind = np.searchsorted(last, np.cumsum(sizes))
+    number = np.diff(behind, prepend=0)
     if not len(last):
-        return np.zeros(0, dtype=np.int64)
+        return np.zeros(0, dtype=np.int64), number
+    starts = np.concatenate([[0], last[:-1] + 1])
     digits = digits[: last[-1] + 1]
     lengths = last - starts + 1
     place = np.arange(len(digits)) - np.repeat(starts, lengths)
     values = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
     values -= np.where(digits[last] & 0x10, 1 << (5 * lengths), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    for first, end in zip((behind - number).tolist(), behind.tolist(), strict=True):
+        mine = values[first:end]
+        mine[1::2] = np.cumsum(mine[1::2])
+        mine[2::2] = np.cumsum(mine[2::2])
+    return values, number
 
 
 def crop(rle: bytes, size: Size, window: tuple[int, int, int, int]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from maskwright import pixels, png
 from maskwright.errors import Problem, UserError
 from maskwright.files import MOST_AT_ONCE, UnreadableImage, content_of, read_raw
-from maskwright.formats.runs import objects_of_ids, part_areas_of_runs
+from maskwright.formats.runs import objects_of_ids
 from maskwright.pixels import Size
 
 Coding = Literal["binary", "ids"]
@@ -63,7 +63,6 @@ class Values(NamedTuple):
         cut: The least value that is object, if the image is binary by itself.
         rle: The mask at that cut.
         weak: Share of the pixels that are not 0 that lie below the cut.
-        large: How many large parts that mask has.
         share: Share of the image that it covers.
     """
 
@@ -83,7 +82,6 @@ class Values(NamedTuple):
     cut: int
     rle: bytes
     weak: float = 0.0
-    large: int = 0
     share: float = 0.0
 
     @property
@@ -281,7 +279,7 @@ def _exact(
 
 
 def mask_facts(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: Size | None = None) -> dict[str, Any]:
-    """Return the RLE of a mask, how many large parts it has, and its share of the image, as fields of `Values`.
+    """Return the RLE of a mask and its share of the image, as fields of `Values`.
 
     Args:
         mask: `(H, W)`; all of the image, or a window of it outside which it is empty.
@@ -290,16 +288,8 @@ def mask_facts(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: 
     """
     if size is None:
         size = (mask.shape[0], mask.shape[1])
-    counts = pixels.few_runs(mask, corner, size)
-    if counts is None:
-        rle = pixels.encode_window(mask, corner[1], corner[0], size)
-        counts = pixels.runs(rle)
-    else:
-        rle = pixels.compress(counts.tolist(), size)
-    areas = part_areas_of_runs(counts, size[0])
-    total = int(areas.sum())
-    large = int((areas >= LARGE_PART * total).sum()) if total else 0
-    return {"rle": rle, "large": large, "share": total / max(size[0] * size[1], 1)}
+    rle = pixels.encode_window(mask, corner[1], corner[0], size)
+    return {"rle": rle, "share": np.count_nonzero(mask) / max(size[0] * size[1], 1)}
 
 
 @dataclass

@@ -36,7 +36,7 @@ from maskwright.formats import (
 )
 from maskwright.formats.coding import LARGE_PART, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
-from maskwright.formats.runs import part_areas
+from maskwright.formats.runs import parts_of_masks
 from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.formats.soft_edges import cut_off, told_cut_off
@@ -449,6 +449,11 @@ class _Rules(NamedTuple):
     splits: tuple[str | None, ...]
     frame: MaskFrame
 
+    @property
+    def is_binary(self) -> bool:
+        """Tell whether each mask is one object."""
+        return self.decision is None or self.decision.coding == "binary"
+
 
 def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> tuple[list[Pack[Photo]], _Story]:
     """Make photos of what was seen; masks that the first look did not read for good are read again."""
@@ -459,8 +464,11 @@ def _settle(rules: _Rules, seen: list[tuple[Pack[tuple[Pair, _Seen]], int]]) -> 
 def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo], _Story]:
     photos: list[Photo] = []
     story = _Story()
-    for pair, one in seen:
-        marks = _marks(pair, one, rules)
+    found = [_marks(pair, one, rules) for pair, one in seen]
+    story.add_parts(
+        [(f"{pair.mask}", marks[0], one.size) for (pair, one), marks in zip(seen, found, strict=True) if marks], rules
+    )
+    for (pair, one), marks in zip(seen, found, strict=True):
         story.add(pair, one, marks, rules)
         photos.append(
             Photo(
@@ -521,7 +529,7 @@ class _Story:
         """Take one photo into the count."""
         self.objects += len(marks)
         values, mask = one.values, str(pair.mask)
-        binary = rules.decision is None or rules.decision.coding == "binary"
+        binary = rules.is_binary
         if values is None:
             if pair.mask is None:
                 self.seen.add("bare", str(pair.photo))
@@ -542,18 +550,20 @@ class _Story:
             self.seen.add("turned", str(pair.photo))
         if not binary and marks:
             self.scattered.add(mask, marks, one.size)
-        elif marks:
-            large, share = values.large, values.share
-            if not _is_read(one, rules):
-                areas = part_areas(marks[0], one.size)
-                large = int((areas >= LARGE_PART * areas.sum()).sum())
-                share = float(areas.sum()) / (one.size[0] * one.size[1])
-            self.masks += 1
-            if large > 1:
-                self.seen.add("several", mask)
-                self.large += large
-            if share > 0.5:
-                self.seen.add("covering", mask)
+
+    def add_parts(self, masks: Sequence[tuple[str, bytes, Size]], rules: _Rules) -> None:
+        """Take the parts of binary masks into the count; masks by name, with the RLE and its `(height, width)`."""
+        if not rules.is_binary:
+            return
+        self.masks += len(masks)
+        parts = parts_of_masks([(rle, size) for _, rle, size in masks])
+        for (name, _, size), areas in zip(masks, parts, strict=True):
+            total = areas.sum()
+            if len(areas) > 1 and areas[1] >= LARGE_PART * total:
+                self.seen.add("several", name)
+                self.large += int((areas >= LARGE_PART * total).sum())
+            if 2 * total > size[0] * size[1]:
+                self.seen.add("covering", name)
 
     def notes(self, settings: PrepareSettings) -> list[str]:
         """Return what the user should know."""
