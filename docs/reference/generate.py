@@ -35,7 +35,8 @@ HEAD = """\
 
 Written by `make docs` from the program; do not edit it by hand.
 
-Every verb is also a function of the same name in Python, with the same settings: `--batch-size 8` is `batch_size=8`.
+Every verb is also a function in Python, of the same name (`settings` is `settings_from`, `import-weights` is
+`import_weights`) and with the same settings: `--batch-size 8` is `batch_size=8`, `-o` is `out`.
 What a verb prints goes to standard output, what went wrong to standard error.
 
 | exit code | meaning |
@@ -81,7 +82,8 @@ impossible (exit code 2), a warning does not, and a note is only good to know.
 def findings_page() -> str:
     """Return the page of findings."""
     rows = []
-    for code, (severity, what, fix) in RULES.items():
+    unreadable = ("error", "an annotation file cannot be read; its own message says why", "what that message says")
+    for code, (severity, what, fix) in {"unreadable-split": unreadable, **RULES}.items():
         mended = f"yes: {number(SAFE[code], 2).removeprefix('2 ')}" if code in SAFE else f"no: {UNSAFE[code]}"
         cells = (f"`{code}`", severity, number(what, 2).removeprefix("2 "), number(fix, 2), mended)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
