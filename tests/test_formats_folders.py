@@ -707,6 +707,13 @@ def test_parts_of_many_masks_are_those_of_each(masks):
     assert [areas.tolist() for areas in found] == [[int(part.sum()) for part in pixels.parts(mask)] for mask in masks]
 
 
+def test_parts_of_a_mask_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="an RLE does not have as many pixels as its mask"):
+        runs.parts_of_masks(
+            [(pixels.encode(np.eye(4, dtype=bool)), (4, 4)), (pixels.encode(np.eye(4, dtype=bool)), (4, 5))]
+        )
+
+
 @given(arrays(np.uint16, shapes, elements=st.integers(0, 6)))
 def test_objects_of_an_id_image_are_its_values(ids):
     found = runs.objects_of_ids(ids)

@@ -466,7 +466,8 @@ def _photos(rules: _Rules, seen: list[tuple[Pair, _Seen]]) -> tuple[list[Photo],
     story = _Story()
     found = [_marks(pair, one, rules) for pair, one in seen]
     story.add_parts(
-        [(f"{pair.mask}", marks[0], one.size) for (pair, one), marks in zip(seen, found, strict=True) if marks], rules
+        [(f"{pair.mask}", rles[0], _size(one, rules)) for (pair, one), rles in zip(seen, found, strict=True) if rles],
+        rules,
     )
     for (pair, one), marks in zip(seen, found, strict=True):
         story.add(pair, one, marks, rules)
@@ -496,6 +497,11 @@ def _marks(pair: Pair, one: _Seen, rules: _Rules) -> tuple[bytes, ...]:
         assert rules.decision is not None
         return tuple(masks_of(Path(pair.mask), values, rules.decision, one.size))
     return (values.rle,) if values.share or pixels.area(values.rle, values.size) else ()
+
+
+def _size(one: _Seen, rules: _Rules) -> Size:
+    """Return the size of a photo's objects; masks of another size than the photo are scaled when they are settled."""
+    return one.values.size if one.values is not None and _is_read(one, rules) else one.size
 
 
 def _is_read(one: _Seen, rules: _Rules) -> bool:

@@ -86,6 +86,8 @@ def _pieces(counts: Runs, number: Runs, sizes: Sequence[Size]) -> _Pieces:
     odd = (np.arange(len(counts)) - np.repeat(first, number)) & 1 == 1
     edges = np.cumsum(counts)
     before = np.where(first > 0, edges[first - 1], 0)
+    if (np.diff(before, append=edges[-1]) != heights * widths)[number > 0].any():
+        raise ValueError("an RLE does not have as many pixels as its mask")
     inked = np.flatnonzero(odd & (counts > 0))
     owners = np.repeat(np.arange(len(number)), number)[inked]
     ends = edges[inked] - before[owners]
