@@ -471,6 +471,10 @@ def test_a_turned_photo_whose_size_fits_both_ways_is_said(tmp_path):
         ('{"imagePath": 4, "shapes": []}', "'imagePath' is not a text"),
         ('{"imagePath": "a.jpg", "shapes": [', "Expecting value"),
         ('{"imagePath": "a.jpg", "shapes": [], "imageHeight": -4, "imageWidth": 3}', "are -4 and 3, not sizes"),
+        (
+            '{"imagePath": "a.jpg", "shapes": [], "imageHeight": 4, "imageWidth": 1' + "0" * 400 + "}",
+            "are 4 and 10000000000000000000, not sizes",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content, text):

@@ -297,11 +297,15 @@ def _stated(document: Mapping[str, Any]) -> Size | None:
     height, width = document.get("imageHeight"), document.get("imageWidth")
     if height is None or width is None:
         return None
-    if not all(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in (height, width)):
+    if not all(isinstance(v, int | float) and 0 < v < _LONGEST for v in (height, width)):
         raise ValueError(
             f"'imageHeight' and 'imageWidth' are {str(height)[:20]} and {str(width)[:20]}, not sizes in pixels"
         )
     return int(height), int(width)
+
+
+_LONGEST = 2**31
+"""No side of a photo has as many pixels. (A number of JSON may be too large for a float, or infinite.)"""
 
 
 def _embedded(data: Any, source: Path, spare: Path) -> Path:
