@@ -5,6 +5,7 @@ file. An entry that the damage left as it was must give the object that it stood
 """
 
 import hashlib
+import io
 import json
 import os
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image as Picture
 
 from fuzz_world import LARGE, NAMES, SIZE, squares
 
@@ -157,10 +159,15 @@ def _words(one: Thing) -> str:
 
 @dataclass
 class Portion:
-    """What an input says of one photo: the entries of its objects, and all else that bears on them."""
+    """What an input says of one photo: the entries of its objects, and all else that bears on them.
+
+    `spare` is how many objects more its entries may give, as a mask image that was painted anew in many values does
+    where they are read as numbers of objects.
+    """
 
     entries: list[str] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
+    spare: int = 0
 
 
 @dataclass
@@ -303,6 +310,17 @@ def _take_file(result: Portions, photo: str, path: str, content: bytes) -> None:
         result.shared.append(f"{path}: {_digest(content)}")
 
 
+def _take_mask(result: Portions, photo: str, path: str, content: bytes) -> None:
+    _take_file(result, photo, path, content)
+    try:
+        with Picture.open(io.BytesIO(content)) as image:
+            plane = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError):
+        return
+    colours = np.unique(plane.reshape(plane.shape[0] * plane.shape[1], -1), axis=0)
+    result.photos[photo].spare += max(len(colours) - 1 - bool((colours == 0).all(axis=1).any()), 0)
+
+
 def _take_colours(result: Portions, _photo: str, path: str, content: bytes) -> None:
     """Take apart our list of colours, which says of each mask what its colours are."""
     document = json.loads(content)
@@ -324,7 +342,7 @@ _TAKE: dict[str, dict[str, Callable[[Portions, str, str, bytes], None]]] = {
     "yolo": {".txt": _take_lines},
     "instance-files": {".png": _take_file},
     "instance-folders": {".png": _take_file},
-    "category-folders": {".png": _take_file},
+    "category-folders": {".png": _take_mask},
     "colours": {".json": _take_colours},
 }
 """How files that speak of several objects are taken apart, by their ending; others stand for one photo, or for all."""
@@ -369,7 +387,7 @@ def beside_undamaged(
         if len(have[photo]) > 1:
             wrong.append(f"{photo}: it is untouched, and stands {len(have[photo])} times")
         standing = Counter(new.entries) & Counter(old.entries)
-        fresh = len(new.entries) - standing.total()
+        fresh = len(new.entries) - standing.total() + new.spare
         kept = list(wanted)
         if old.entries:
             kept = []
