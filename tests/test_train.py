@@ -589,6 +589,50 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
+def no_gradient(monkeypatch, times):
+    """Let the first gradients be not a number, where every loss of every photo is finite."""
+    plain, calls = MaskRCNN.losses, itertools.count(1)
+
+    def losses(self, images, targets):
+        found = plain(self, images, targets)
+        if torch.is_grad_enabled() and next(calls) <= times:
+            found["mask"] = found["mask"] + (found["mask"] * 0).sqrt()
+        return found
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+
+
+def test_photos_are_kept_if_without_them_there_were_none(tmp_path, monkeypatch):
+    truth = write_split(tmp_path / "data", "train", 2)
+    no_gradient(monkeypatch, 2)
+    said = []
+    run = train(tmp_path / "data", tmp_path / "run", say=said.append, **(QUICK | {"log_every": 1}))
+    assert (run.state, run.step) == ("finished", 6)
+    assert [text for text in said if "is not finite" in text] == [
+        "warning: a loss is not finite at step 1: back to step 0, with these photos (but for them none has an object)"
+        f" and at {share} of the learning rate ({n} of 2 times)"
+        for n, share in ((1, "50%"), (2, "25%"))
+    ]
+    paths = {str(truth.photo_path(image)) for image in truth.images}
+    kept = [text.removeprefix("  kept: ").split(" (gradient; annotations ")[0] for text in said if "gradient;" in text]
+    assert (set(kept), len(kept)) == (paths, 4)
+    at = read_progress(run.path)
+    assert (at.rewinds, at.rate_share, at.skipped, at.left_out) == (2, 0.25, [], {})
+    assert max(line["lr"] for line in log_of(run.path) if line["kind"] == "step") <= QUICK["learning_rate"] / 4
+
+
+def test_a_rate_that_is_too_high_for_few_photos_is_told_and_they_can_be_gone_on_with(tmp_path, monkeypatch):
+    write_split(tmp_path / "data", "train", 2)
+    with monkeypatch.context() as patch:
+        no_gradient(patch, 10)
+        found = message(tmp_path / "data", tmp_path / "run", **QUICK).splitlines()
+    assert found[0] == "a loss is not finite for the third time, at step 1: training cannot go on"
+    assert [" (gradient; annotations " in line for line in found[1:]] == [True, True, False]
+    assert found[3] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
+    run = train(tmp_path / "data", tmp_path / "run", resume=True)
+    assert (run.state, run.step) == ("finished", 6)
+
+
 def test_two_processes_end_together_by_patience(data, tmp_path):
     settings = QUICK | {"steps": 4, "validations": 4, "patience": 1, "learning_rate": 1e-6}
     run = train(data, tmp_path / "run", devices=2, **settings)
