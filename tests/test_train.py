@@ -589,13 +589,13 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
-def no_gradient(monkeypatch, times):
-    """Let the first gradients be not a number, where every loss of every photo is finite."""
+def no_gradient(monkeypatch, steps):
+    """Let the gradient of some steps taken (from 1) be not a number, where every loss of every photo is finite."""
     plain, calls = MaskRCNN.losses, itertools.count(1)
 
     def losses(self, images, targets):
         found = plain(self, images, targets)
-        if torch.is_grad_enabled() and next(calls) <= times:
+        if torch.is_grad_enabled() and next(calls) in steps:
             found["mask"] = found["mask"] + (found["mask"] * 0).sqrt()
         return found
 
@@ -604,7 +604,7 @@ def no_gradient(monkeypatch, times):
 
 def test_photos_are_kept_if_without_them_there_were_none(tmp_path, monkeypatch):
     truth = write_split(tmp_path / "data", "train", 2)
-    no_gradient(monkeypatch, 2)
+    no_gradient(monkeypatch, {1, 2})
     said = []
     run = train(tmp_path / "data", tmp_path / "run", say=said.append, **(QUICK | {"log_every": 1}))
     assert (run.state, run.step) == ("finished", 6)
@@ -624,13 +624,40 @@ def test_photos_are_kept_if_without_them_there_were_none(tmp_path, monkeypatch):
 def test_a_rate_that_is_too_high_for_few_photos_is_told_and_they_can_be_gone_on_with(tmp_path, monkeypatch):
     write_split(tmp_path / "data", "train", 2)
     with monkeypatch.context() as patch:
-        no_gradient(patch, 10)
+        no_gradient(patch, {1, 2, 3})
         found = message(tmp_path / "data", tmp_path / "run", **QUICK).splitlines()
     assert found[0] == "a loss is not finite for the third time, at step 1: training cannot go on"
     assert [" (gradient; annotations " in line for line in found[1:]] == [True, True, False]
     assert found[3] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
     run = train(tmp_path / "data", tmp_path / "run", resume=True)
     assert (run.state, run.step) == ("finished", 6)
+
+
+def test_ctrl_c_in_a_rewind_saves_what_it_goes_back_to(data, tmp_path, monkeypatch):
+    """The third step fails; the only checkpoint before is that of the first."""
+    module, out, saved = sys.modules["maskwright.train"], tmp_path / "run", []
+    load, save = module.load_checkpoint, module.save_checkpoint
+
+    def save_and_wait(*args):
+        save(*args)
+        saved.append(load_file(out / RESUME))
+        monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 60.0)
+
+    def load_and_press(*args):
+        at = load(*args)
+        os.kill(os.getpid(), signal.SIGINT)
+        return at
+
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "save_checkpoint", save_and_wait)
+    monkeypatch.setattr(module, "load_checkpoint", load_and_press)
+    no_gradient(monkeypatch, {3})
+    with pytest.raises(KeyboardInterrupt):
+        train(data, out, **(QUICK | {"validations": 1}))
+    at, (first, last) = read_progress(out), saved
+    assert (at.step, at.rewinds, at.rate_share, len(at.skipped)) == (1, 1, 0.5, 2)
+    assert first.keys() == last.keys()
+    assert all(torch.equal(value, first[name]) for name, value in last.items())
 
 
 def test_two_processes_end_together_by_patience(data, tmp_path):

@@ -590,23 +590,24 @@ class _Training:
             ]
             times = "once more" if at.rewinds == 0 else f"for the {('second', 'third')[min(at.rewinds, 2) - 1]} time"
             raise UserError(f"a loss is not finite {times}, at step {step}: training cannot go on", where, cause)
-        at.rewinds, at.rate_share = at.rewinds + 1, at.rate_share * REWOUND_RATE
         blamed = {photo for photo, _, _ in error.photos}
         spared = not self.photos.can_do_without(blamed.union(at.skipped))  # the lower rate alone has to help
-        kept = {name: getattr(at, name) for name in NOT_REWOUND}
         self.fabric.barrier()  # the first process has written what all read now
-        if (self.run.path / RESUME).is_file():
-            self.at.__dict__.update(
-                vars(load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors))
-            )
-        else:
-            self._from_the_start()
-        at.__dict__.update(kept)
-        self._restore_scaler()
-        at.skipped = at.skipped if spared else sorted(blamed.union(at.skipped))
-        self.photos.left_out |= set(at.skipped)
-        self.watch = Watch(self.plan, truth, self.watch.first_total)
-        self.log.rewind(at.step)
+        with uninterrupted():  # or Ctrl-C might save the weights of one step with the progress of another
+            kept = {name: getattr(at, name) for name in NOT_REWOUND}
+            if (self.run.path / RESUME).is_file():
+                at.__dict__.update(
+                    vars(load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors))
+                )
+            else:
+                self._from_the_start()
+            at.__dict__.update(kept)
+            at.rewinds, at.rate_share = at.rewinds + 1, at.rate_share * REWOUND_RATE
+            at.skipped = at.skipped if spared else sorted(blamed.union(at.skipped))
+            self.photos.left_out |= set(at.skipped)
+            self._restore_scaler()
+            self.watch = Watch(self.plan, truth, self.watch.first_total)
+            self.log.rewind(at.step)
         tell = self._event("rewind")
         photos = "with these photos (but for them none has an object)" if spared else "without these photos"
         tell(
