@@ -660,6 +660,22 @@ def test_ctrl_c_in_a_rewind_saves_what_it_goes_back_to(data, tmp_path, monkeypat
     assert all(torch.equal(value, first[name]) for name, value in last.items())
 
 
+def test_scores_that_ctrl_c_finds_half_noted_count_once(data, tmp_path, monkeypatch):
+    log = sys.modules["maskwright.train"].Log
+    plain = log.write
+
+    def write_and_press(self, entry):
+        plain(self, entry)
+        if entry["kind"] == "validation":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(log, "write", write_and_press)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", **QUICK)
+    at = read_progress(tmp_path / "run")
+    assert (at.step, at.smoothed_ap is not None, at.validations) == (3, True, 1)
+
+
 def test_two_processes_end_together_by_patience(data, tmp_path):
     settings = QUICK | {"steps": 4, "validations": 4, "patience": 1, "learning_rate": 1e-6}
     run = train(data, tmp_path / "run", devices=2, **settings)

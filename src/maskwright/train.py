@@ -487,6 +487,8 @@ class _Training:
             number: Of the validations, how many there have been when this one is done.
         """
         started, at = time.perf_counter(), self.at
+        one: Validated | None = None
+        best = False
         if self.first:
             assert self.val is not None
             self.network.eval()
@@ -497,10 +499,11 @@ class _Training:
                 at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
                 best = one is not None and one.best and self._keep_best(one.result)
             self.network.train()
+            at.validation_s = time.perf_counter() - started
+        with uninterrupted():  # or one that Ctrl-C stops here would count twice when it is done again
             if one is not None:
                 self._scores(one, best)
-            at.validation_s = time.perf_counter() - started
-        at.validations = number
+            at.validations = number
         stop = self._no_better()
         self.stopped = bool(self.fabric.broadcast(stop)) if self.fabric.world_size > 1 else stop
         if self.stopped:
