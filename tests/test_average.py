@@ -65,7 +65,7 @@ def test_ctrl_c_while_the_average_is_put_in_place_or_back_leaves_the_weights(whe
     average = Average(made, 0.9)
     with torch.no_grad():
         for parameter in average.parameters.values():
-            parameter += 1
+            parameter.add_(1)
     weights = {name: value.clone() for name, value in made.state_dict().items()}
     average.parameters = Pressing(average.parameters, when)
     with pytest.raises(KeyboardInterrupt), average.in_place():
