@@ -863,6 +863,31 @@ def test_minutes_go_on_where_they_were(data, tmp_path, monkeypatch):
     assert line["lr"] == rate(made, 6, done)
 
 
+def test_minutes_count_the_validation_before_an_interruption(data, tmp_path, monkeypatch):
+    module, clock = sys.modules["maskwright.train"], Clock()
+    taking = clock.taking(9.0, module.validate)
+
+    def validate_and_press(*args):
+        try:
+            return taking(*args)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module.Stepper, "take", clock.taking(5.0, module.Stepper.take))
+    monkeypatch.setattr(module, "validate", validate_and_press)
+    settings = {"steps": None, "minutes": 1.0, "preflight": False, "validations": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", **(QUICK | settings))
+    first, clock.now = clock.now - 1000.0, 5000.0
+    at = read_progress(tmp_path / "run")
+    assert (at.elapsed_s, at.validations) == (first, 0)
+    assert first == 5.0 * at.step + 9.0
+    monkeypatch.setattr(module, "validate", taking)
+    train(data, tmp_path / "run", resume=True)
+    assert 60 - 5.0 - 9.0 < first + clock.now - 5000.0 <= 60
+
+
 # Photos that are gone
 
 

@@ -288,7 +288,6 @@ class _Training:
                 while not self.stopped and self.val is not None and at.validations < cast(int, settings.validations):
                     self._validate(cast(int, settings.validations))
                 self._name_unreadable()
-                at.elapsed_s = time.perf_counter() - self.started
                 if self.first:
                     self._save()
                     self.run = self.run.write(state="finished", step=at.step)
@@ -554,6 +553,7 @@ class _Training:
     def _save(self) -> None:
         """Write all that a resumed training needs, and the last weights."""
         started = time.perf_counter()
+        self.at.elapsed_s = started - self.started  # also what was not a step: a validation before this, a rewind
         size = self.stepper.micro_batch
         self.at.micro_batch, self.at.first_total = size if size < self.planned else 0, self.watch.first_total
         for photo in self.at.skipped:
