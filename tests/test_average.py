@@ -1,5 +1,8 @@
 """Averages of weights and of scores."""
 
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +43,35 @@ def test_in_its_place_the_network_is_the_average_and_afterwards_itself():
     torch.testing.assert_close(made[0].weight.detach(), before + 1)
     average.restart()
     torch.testing.assert_close(average.tensors["0.weight"], before + 1)
+
+
+class Pressing(dict):
+    """Parameters by name; at one of the look-ups (from 1), Ctrl-C is pressed."""
+
+    def __init__(self, parameters, when):
+        super().__init__(parameters)
+        self.left = when
+
+    def __getitem__(self, name):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("when", [2, 5])  # of three to put in, and three to put back
+def test_ctrl_c_while_the_average_is_put_in_place_or_back_leaves_the_weights(when):
+    made = network()
+    average = Average(made, 0.9)
+    with torch.no_grad():
+        for parameter in average.parameters.values():
+            parameter.add_(1)
+    weights = {name: value.clone() for name, value in made.state_dict().items()}
+    average.parameters = Pressing(average.parameters, when)
+    with pytest.raises(KeyboardInterrupt), average.in_place():
+        pass
+    assert average.parameters.left <= 0
+    assert all(torch.equal(value, weights[name]) for name, value in made.state_dict().items())
 
 
 def test_a_decay_of_zero_is_no_average():

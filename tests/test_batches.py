@@ -232,6 +232,13 @@ def test_photos_that_are_left_out_are_not_decoded(five):
     assert sorted(photos.cache) == [0, 2, 3, 4]
 
 
+def test_photos_can_be_done_without_if_one_with_an_object_is_left(folder):
+    mask = shape(64, 64)
+    data = dataset(folder / "without", [[(mask, 3, False)], [(mask, 8, False)], [(mask, 3, True)]])  # the last: a crowd
+    photos = Photos(data, (64, 64), NO_AUGMENTATION, 0)
+    assert [photos.can_do_without(some) for some in ([], [0], [1, 2], {0, 1}, [0, 1, 2])] == [True] * 3 + [False] * 2
+
+
 def test_memory_that_is_not_there_changes_nothing_but_the_time(five):
     none, some = Photos(five, (64, 64), WILD, 1, memory_mb=0), Photos(five, (64, 64), WILD, 1)
     none.fill_cache(1)

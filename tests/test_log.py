@@ -16,6 +16,9 @@ def line(step, kind="event"):
     return {"kind": kind, "step": step, "what": "photo", "text": "gone"}
 
 
+NUMBERS = {"kind": "validation", "step": 4, "metrics": {"segm/AP": 0.5}}
+
+
 def steps(folder):
     return [json.loads(text)["step"] for text in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -79,19 +82,47 @@ def test_lines_that_never_found_room_are_counted(tmp_path):
     assert said[1:] == [f"warning: 2 lines of {path} could not be written"]
 
 
-def test_a_rewind_drops_the_lines_that_wait_too(tmp_path):
+def test_a_rewind_goes_through_the_lines_that_wait_too(tmp_path):
     path = tmp_path / "log.jsonl"
     with Log(tmp_path, 0, True) as log:
         log.write(line(1))
         kept = path.rename(tmp_path / "kept")
         path.symlink_to("/dev/full")
         log.write(line(2))
-        log.write(line(4))
+        log.write(NUMBERS)
+        log.write(line(5))
         log.rewind(3)
         path.unlink()
         kept.rename(path)
         log.write(line(3))
-    assert steps(tmp_path) == [1, 2, 3]
+    assert steps(tmp_path) == [1, 2, 3, 3]
+
+
+def test_a_rewind_keeps_events_as_of_the_step_that_it_goes_back_to(tmp_path):
+    with Log(tmp_path, 0, True) as log:
+        for entry in (line(2), NUMBERS, line(4) | {"text": "one is gone"}, line(5) | {"text": "two is gone"}):
+            log.write(entry)
+        log.rewind(3)
+        log.write(line(3) | {"what": "rewind"})
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(e["kind"], e["step"], e["what"], e["text"]) for e in lines] == [
+        ("event", 2, "photo", "gone"),
+        ("event", 3, "photo", "one is gone"),
+        ("event", 3, "photo", "two is gone"),
+        ("event", 3, "rewind", "gone"),
+    ]
+
+
+def test_a_rewind_that_finds_no_room_lets_events_wait(tmp_path, monkeypatch):
+    with Log(tmp_path, 0, True) as log:
+        log.write(line(2))
+        log.write(line(4))
+        with monkeypatch.context() as patch:
+            patch.setattr("maskwright.log._append", full)
+            log.rewind(3)
+        assert steps(tmp_path) == [2]
+        log.write(line(3))
+        assert steps(tmp_path) == [2, 3, 3]
 
 
 def test_curves_that_cannot_be_drawn_are_told_once_and_cost_no_line(tmp_path):

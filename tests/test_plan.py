@@ -233,6 +233,24 @@ def test_epochs_become_steps_rounded_up():
     assert made.settings.steps is None
 
 
+@pytest.mark.parametrize(
+    ("photos", "batch", "epochs", "steps"),
+    [(5, 3, 24, 40), (7, 3, 12, 28), (4, 3, 24, 32), (5, 3, 1, 2), (1, 49, 49, 1)],
+)
+def test_epochs_of_a_broken_number_of_steps_have_not_one_too_many(photos, batch, epochs, steps):
+    made = planned(split_of(photos=photos), epochs=epochs, batch_size=batch)
+    assert made.steps == steps
+    assert Plan.model_validate_json(made.model_dump_json()).steps == steps
+    shown = next(line.split()[1] for line in made.table().splitlines() if line.startswith("  steps_per_epoch"))
+    assert shown == f"{round(photos / batch, 4):g}"
+
+
+@given(photos=st.integers(1, 10_000), batch=st.integers(1, 500), repeat=st.integers(1, 9), epochs=st.integers(1, 400))
+def test_epochs_are_as_many_steps_as_whole_numbers_say(photos, batch, repeat, epochs):
+    made = planned(split_of(photos=photos), epochs=epochs, batch_size=batch, repeat=repeat)
+    assert made.steps == -(-photos * repeat * epochs // batch)
+
+
 def test_minutes_leave_the_steps_open():
     assert planned(minutes=1).steps is None
 

@@ -34,6 +34,14 @@ def test_steps_are_a_linear_warm_up_and_two_drops():
     assert rate(made, 22 * 500, 0.9) == pytest.approx(peak / 100)
 
 
+@pytest.mark.parametrize(("photos", "batch", "drop", "step"), [(5, 3, 3.0, 5), (5, 3, 21.0, 35), (7, 3, 3.0, 7)])
+def test_a_drop_comes_with_the_step_that_begins_its_epoch(photos, batch, drop, step):
+    made = stock(photos=photos, batch_size=batch, drops=(drop,), warmup=0, epochs=24)
+    peak = made.settings.learning_rate
+    assert rate(made, step - 1, 0.5) == peak
+    assert rate(made, step, 0.5) == pytest.approx(peak / 10)
+
+
 def test_in_minutes_the_drops_are_shares_of_them():
     made = stock(minutes=60)
     peak = made.settings.learning_rate

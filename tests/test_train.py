@@ -589,6 +589,93 @@ def test_the_third_loss_that_is_not_finite_ends_the_training_with_the_likely_cau
     assert Run.read(tmp_path / "run").state == "training"  # what was there is kept, for --resume
 
 
+def no_gradient(monkeypatch, steps):
+    """Let the gradient of some steps taken (from 1) be not a number, where every loss of every photo is finite."""
+    plain, calls = MaskRCNN.losses, itertools.count(1)
+
+    def losses(self, images, targets):
+        found = plain(self, images, targets)
+        if torch.is_grad_enabled() and next(calls) in steps:
+            found["mask"] = found["mask"] + (found["mask"] * 0).sqrt()
+        return found
+
+    monkeypatch.setattr(MaskRCNN, "losses", losses)
+
+
+def test_photos_are_kept_if_without_them_there_were_none(tmp_path, monkeypatch):
+    truth = write_split(tmp_path / "data", "train", 2)
+    no_gradient(monkeypatch, {1, 2})
+    said = []
+    run = train(tmp_path / "data", tmp_path / "run", say=said.append, **(QUICK | {"log_every": 1}))
+    assert (run.state, run.step) == ("finished", 6)
+    assert [text for text in said if "is not finite" in text] == [
+        "warning: a loss is not finite at step 1: back to step 0, with these photos (but for them none has an object)"
+        f" and at {share} of the learning rate ({n} of 2 times)"
+        for n, share in ((1, "50%"), (2, "25%"))
+    ]
+    paths = {str(truth.photo_path(image)) for image in truth.images}
+    kept = [text.removeprefix("  kept: ").split(" (gradient; annotations ")[0] for text in said if "gradient;" in text]
+    assert (set(kept), len(kept)) == (paths, 4)
+    at = read_progress(run.path)
+    assert (at.rewinds, at.rate_share, at.skipped, at.left_out) == (2, 0.25, [], {})
+    assert max(line["lr"] for line in log_of(run.path) if line["kind"] == "step") <= QUICK["learning_rate"] / 4
+
+
+def test_a_rate_that_is_too_high_for_few_photos_is_told_and_they_can_be_gone_on_with(tmp_path, monkeypatch):
+    write_split(tmp_path / "data", "train", 2)
+    with monkeypatch.context() as patch:
+        no_gradient(patch, {1, 2, 3})
+        found = message(tmp_path / "data", tmp_path / "run", **QUICK).splitlines()
+    assert found[0] == "a loss is not finite for the third time, at step 1: training cannot go on"
+    assert [" (gradient; annotations " in line for line in found[1:]] == [True, True, False]
+    assert found[3] == "fix: with all photos of the step, so the rate is likely too high: --learning-rate 8e-05"
+    run = train(tmp_path / "data", tmp_path / "run", resume=True)
+    assert (run.state, run.step) == ("finished", 6)
+
+
+def test_ctrl_c_in_a_rewind_saves_what_it_goes_back_to(data, tmp_path, monkeypatch):
+    """The third step fails; the only checkpoint before is that of the first."""
+    module, out, saved = sys.modules["maskwright.train"], tmp_path / "run", []
+    load, save = module.load_checkpoint, module.save_checkpoint
+
+    def save_and_wait(*args):
+        save(*args)
+        saved.append(load_file(out / RESUME))
+        monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 60.0)
+
+    def load_and_press(*args):
+        at = load(*args)
+        os.kill(os.getpid(), signal.SIGINT)
+        return at
+
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "save_checkpoint", save_and_wait)
+    monkeypatch.setattr(module, "load_checkpoint", load_and_press)
+    no_gradient(monkeypatch, {3})
+    with pytest.raises(KeyboardInterrupt):
+        train(data, out, **(QUICK | {"validations": 1}))
+    at, (first, last) = read_progress(out), saved
+    assert (at.step, at.rewinds, at.rate_share, len(at.skipped)) == (1, 1, 0.5, 2)
+    assert first.keys() == last.keys()
+    assert all(torch.equal(value, first[name]) for name, value in last.items())
+
+
+def test_scores_that_ctrl_c_finds_half_noted_count_once(data, tmp_path, monkeypatch):
+    log = sys.modules["maskwright.train"].Log
+    plain = log.write
+
+    def write_and_press(self, entry):
+        plain(self, entry)
+        if entry["kind"] == "validation":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(log, "write", write_and_press)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", **QUICK)
+    at = read_progress(tmp_path / "run")
+    assert (at.step, at.smoothed_ap is not None, at.validations) == (3, True, 1)
+
+
 def test_two_processes_end_together_by_patience(data, tmp_path):
     settings = QUICK | {"steps": 4, "validations": 4, "patience": 1, "learning_rate": 1e-6}
     run = train(data, tmp_path / "run", devices=2, **settings)
@@ -774,6 +861,31 @@ def test_minutes_go_on_where_they_were(data, tmp_path, monkeypatch):
     assert (step, done) == (6, pytest.approx(30 / 53, abs=0.03))
     line = next(line for line in log_of(run.path) if line["kind"] == "step" and line["step"] == 7)
     assert line["lr"] == rate(made, 6, done)
+
+
+def test_minutes_count_the_validation_before_an_interruption(data, tmp_path, monkeypatch):
+    module, clock = sys.modules["maskwright.train"], Clock()
+    taking = clock.taking(9.0, module.validate)
+
+    def validate_and_press(*args):
+        try:
+            return taking(*args)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module.Stepper, "take", clock.taking(5.0, module.Stepper.take))
+    monkeypatch.setattr(module, "validate", validate_and_press)
+    settings = {"steps": None, "minutes": 1.0, "preflight": False, "validations": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", **(QUICK | settings))
+    first, clock.now = clock.now - 1000.0, 5000.0
+    at = read_progress(tmp_path / "run")
+    assert (at.elapsed_s, at.validations) == (first, 0)
+    assert first == 5.0 * at.step + 9.0
+    monkeypatch.setattr(module, "validate", taking)
+    train(data, tmp_path / "run", resume=True)
+    assert 60 - 5.0 - 9.0 < first + clock.now - 5000.0 <= 60
 
 
 # Photos that are gone

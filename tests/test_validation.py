@@ -9,6 +9,7 @@ from maskwright.checkpoint import Progress
 from maskwright.errors import UserError
 from maskwright.framing import scaled_size
 from maskwright.run import Run
+from maskwright.usable import part_of
 from maskwright.validation import readable_part, scorable, validate
 from test_detections import Fixed
 from tiny_world import CATEGORIES, write_split
@@ -79,6 +80,39 @@ def test_photos_that_are_gone_are_left_out_of_the_scores(tmp_path):
     assert same is part
     assert said == []
     assert again.result.metrics == one.result.metrics
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "second", "enough"), [(3, 1, 1, False), (60, 2, 1, True), (60, 2, 2, False)]
+)
+def test_photos_that_were_left_out_before_count(tmp_path, count, first, second, enough):
+    val, said = write_split(tmp_path, "val", count), []
+    gone(val, *range(first))
+    part, before = readable_part(val, said.append), [image.file_name for image in val.images[:first]]
+    gone(val, *range(first, first + second))
+    if enough:
+        assert len(readable_part(part, said.append, before).images) == count - first - second
+        assert said == [line_of(val, index) for index in range(first + second)]
+        return
+    with pytest.raises(UserError) as caught:
+        readable_part(part, said.append, before)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"too many validation photos cannot be read: {first + second} of {count}"
+    assert [line.split(" cannot")[0] for line in lines[1 : second + 1]] == [
+        f"  {val.photo_path(image)}" for image in val.images[first : first + second]
+    ]
+    assert lines[second + 1 : -1] == [f"  {tmp_path / 'val' / name} was left out before" for name in before]
+    assert len(said) == first
+
+
+def test_a_validation_counts_what_the_progress_says_was_left_out(tmp_path):
+    val = write_split(tmp_path, "val", 3)
+    run = Run(path=tmp_path, architecture="maskrcnn-nano", sizes={}, categories=CATEGORIES, side=64)
+    at = Progress(left_out={"val/val_0.png": 9, "train/val_9.png": 9})
+    part = part_of(val, [1, 2])
+    gone(val, 0, 1)
+    with pytest.raises(UserError, match="too many validation photos cannot be read: 2 of 3"):
+        validate(Fixed([], [], []), part, run, at, print)
 
 
 def test_photos_without_an_object_end_the_scoring_and_not_the_training(tmp_path):

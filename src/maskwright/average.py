@@ -9,6 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from maskwright.step import uninterrupted
+
 SMOOTHING = 0.5
 """Weight of a validation's AP in the smoothed AP: the scatter of its photos counts a little more than half."""
 
@@ -49,13 +51,15 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average in the place of the weights for the block."""
+        """Put the average in the place of the weights for the block; Ctrl-C leaves the weights as they were."""
         kept = {k: p.detach().clone() for k, p in self.parameters.items()}
-        self._put(self.tensors)
         try:
+            with uninterrupted():
+                self._put(self.tensors)
             yield
         finally:
-            self._put(kept)
+            with uninterrupted():
+                self._put(kept)
 
     @torch.no_grad()
     def _put(self, tensors: dict[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
@@ -315,6 +315,16 @@ class Photos:
         except UnreadablePhotoError as error:
             self.leave_out(index, error.problems[0].where[0])
             return None
+
+    def can_do_without(self, photos: Collection[int]) -> bool:
+        """Tell whether a photo with an object is left without some.
+
+        Args:
+            photos: Their positions in the dataset.
+        """
+        dataset = self.dataset
+        have = np.unique(dataset.image_index[~dataset.crowd])
+        return not np.isin(have, list(photos)).all()
 
     def leave_out(self, index: int, why: str) -> None:
         """Take note of a photo that cannot be read.

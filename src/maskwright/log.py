@@ -49,15 +49,18 @@ class Log:
         if active and self.path.is_file():
             self._drop(step)
 
-    def _drop(self, step: int) -> None:
-        end = 0
+    def _drop(self, step: int) -> list[bytes]:
+        """Cut off the lines of later steps; return those that are whole."""
+        later: list[bytes] = []
         with self._guarded(self.path.name, _LINES):
-            for line in self.path.read_bytes().splitlines(keepends=True):  # their steps only rise
-                # A line without an end was being written when the machine went down.
-                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                    break
-                end += len(line)
-            os.truncate(self.path, end)  # needs no room
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            count = 0  # their steps only rise
+            # A line without an end was being written when the machine went down.
+            while count < len(lines) and lines[count].endswith(b"\n") and json.loads(lines[count])["step"] <= step:
+                count += 1
+            os.truncate(self.path, sum(map(len, lines[:count])))  # needs no room
+            later = [line for line in lines[count:] if line.endswith(b"\n")]
+        return later
 
     def __enter__(self) -> Log:
         if self.active:
@@ -101,14 +104,16 @@ class Log:
                 )
 
     def rewind(self, step: int) -> None:
-        """Drop what was written after a step."""
+        """Drop what was measured after a step; events have happened all the same, and are of that step from now on."""
         if self.active:
             self._close()
-            self.waiting = [entry for entry in self.waiting if entry["step"] <= step]
-            if self.path.is_file():
-                self._drop(step)
+            later = self._drop(step) if self.path.is_file() else []
+            entries = [*map(json.loads, later), *self.waiting]
+            kept = [entry for entry in entries if entry["step"] <= step or entry["kind"] == "event"]
+            self.waiting = [entry | {"step": min(entry["step"], step)} for entry in kept]
             self.since = step
             self._open()
+            self._catch_up()
 
     def write(self, entry: dict[str, Any]) -> None:
         """Add one line, at once readable by others."""

@@ -133,7 +133,8 @@ class Plan(_Frozen):
     def steps(self) -> int | None:
         """Optimiser steps; `None` where the budget is minutes and the steps are as many as fit."""
         if self.settings.epochs is not None:
-            return max(1, math.ceil(self.settings.epochs * self.steps_per_epoch))
+            # A quotient is rounded in its last digits: 40 steps must not become 41 for them.
+            return max(1, math.ceil(round(self.settings.epochs * self.steps_per_epoch, 6)))
         return self.settings.steps
 
     def in_pieces(self, size: int, why: str) -> Plan:
@@ -154,7 +155,7 @@ class Plan(_Frozen):
             "mask_side": self.mask_side,
             "categories": ", ".join(self.categories),
             "photos": self.photos,
-            "steps_per_epoch": f"{self.steps_per_epoch:g}",
+            "steps_per_epoch": f"{round(self.steps_per_epoch, 4):g}",
             "cache_mb": self.cache_mb,
             "preflight_s": self.preflight_s,
         }
@@ -287,7 +288,7 @@ class _Planner:
             mask_side=cells,
             categories=names,
             photos=train.photos,
-            steps_per_epoch=round(per_epoch, 4),
+            steps_per_epoch=per_epoch,
             cache_mb=memory,
             reasons=self.reasons,
             preflight_s=seconds,

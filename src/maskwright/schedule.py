@@ -50,7 +50,7 @@ def rate(plan: Plan, step: int, done: float) -> float:
         if plan.steps is None:
             risen = max(risen, min(1.0, FIRST + (1 - FIRST) * done / MOST_WARM_UP))
     if settings.schedule == "steps":
-        epoch = done * ORIGIN_EPOCHS if plan.steps is None else step / plan.steps_per_epoch
+        epoch = done * ORIGIN_EPOCHS if plan.steps is None else round(step / plan.steps_per_epoch, 6)
         left = 0.1 ** sum(epoch >= drop for drop in settings.drops or ())
     else:
         left = 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))

@@ -288,7 +288,6 @@ class _Training:
                 while not self.stopped and self.val is not None and at.validations < cast(int, settings.validations):
                     self._validate(cast(int, settings.validations))
                 self._name_unreadable()
-                at.elapsed_s = time.perf_counter() - self.started
                 if self.first:
                     self._save()
                     self.run = self.run.write(state="finished", step=at.step)
@@ -487,6 +486,8 @@ class _Training:
             number: Of the validations, how many there have been when this one is done.
         """
         started, at = time.perf_counter(), self.at
+        one: Validated | None = None
+        best = False
         if self.first:
             assert self.val is not None
             self.network.eval()
@@ -497,10 +498,11 @@ class _Training:
                 at.left_out |= {f"val/{name}": self.val_bytes[name] for name in gone}
                 best = one is not None and one.best and self._keep_best(one.result)
             self.network.train()
+            at.validation_s = time.perf_counter() - started
+        with uninterrupted():  # or one that Ctrl-C stops here would count twice when it is done again
             if one is not None:
                 self._scores(one, best)
-            at.validation_s = time.perf_counter() - started
-        at.validations = number
+            at.validations = number
         stop = self._no_better()
         self.stopped = bool(self.fabric.broadcast(stop)) if self.fabric.world_size > 1 else stop
         if self.stopped:
@@ -551,6 +553,7 @@ class _Training:
     def _save(self) -> None:
         """Write all that a resumed training needs, and the last weights."""
         started = time.perf_counter()
+        self.at.elapsed_s = started - self.started  # also what was not a step: a validation before this, a rewind
         size = self.stepper.micro_batch
         self.at.micro_batch, self.at.first_total = size if size < self.planned else 0, self.watch.first_total
         for photo in self.at.skipped:
@@ -590,28 +593,32 @@ class _Training:
             ]
             times = "once more" if at.rewinds == 0 else f"for the {('second', 'third')[min(at.rewinds, 2) - 1]} time"
             raise UserError(f"a loss is not finite {times}, at step {step}: training cannot go on", where, cause)
-        at.rewinds, at.rate_share = at.rewinds + 1, at.rate_share * REWOUND_RATE
-        kept = {name: getattr(at, name) for name in NOT_REWOUND}
+        blamed = {photo for photo, _, _ in error.photos}
+        spared = not self.photos.can_do_without(blamed.union(at.skipped))  # the lower rate alone has to help
         self.fabric.barrier()  # the first process has written what all read now
-        if (self.run.path / RESUME).is_file():
-            self.at.__dict__.update(
-                vars(load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors))
-            )
-        else:
-            self._from_the_start()
-        at.__dict__.update(kept)
-        self._restore_scaler()
-        at.skipped = sorted({*at.skipped, *(photo for photo, _, _ in error.photos)})
-        self.photos.left_out |= set(at.skipped)
-        self.watch = Watch(self.plan, truth, self.watch.first_total)
-        self.log.rewind(at.step)
+        with uninterrupted():  # or Ctrl-C might save the weights of one step with the progress of another
+            kept = {name: getattr(at, name) for name in NOT_REWOUND}
+            if (self.run.path / RESUME).is_file():
+                at.__dict__.update(
+                    vars(load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors))
+                )
+            else:
+                self._from_the_start()
+            at.__dict__.update(kept)
+            at.rewinds, at.rate_share = at.rewinds + 1, at.rate_share * REWOUND_RATE
+            at.skipped = at.skipped if spared else sorted(blamed.union(at.skipped))
+            self.photos.left_out |= set(at.skipped)
+            self._restore_scaler()
+            self.watch = Watch(self.plan, truth, self.watch.first_total)
+            self.log.rewind(at.step)
         tell = self._event("rewind")
+        photos = "with these photos (but for them none has an object)" if spared else "without these photos"
         tell(
-            f"warning: a loss is not finite at step {step}: back to step {at.step}, without these photos and at"
+            f"warning: a loss is not finite at step {step}: back to step {at.step}, {photos} and at"
             f" {at.rate_share:.0%} of the learning rate ({at.rewinds} of {MOST_REWINDS} times)"
         )
         for line in where:
-            tell(f"  left out: {line}")
+            tell(f"  {'kept' if spared else 'left out'}: {line}")
         self.fabric.barrier()  # nobody reads any more
         self._checkpoint()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from torch import nn
@@ -70,7 +71,8 @@ def validate(
     try:
         return _scored(network, val, run, at), val
     except UserError:
-        part = readable_part(val, tell)
+        before = [name.removeprefix("val/") for name in at.left_out if name.startswith("val/")]
+        part = readable_part(val, tell, before)
         if part is val:
             raise
     return (_scored(network, part, run, at) if scorable(part) else None), part
@@ -87,12 +89,13 @@ def _scored(network: nn.Module, val: Dataset, run: Run, at: Progress) -> Validat
     return Validated(result, best, ap, now, swapped_in_validation(val, found, run.categories))
 
 
-def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
+def readable_part(val: Dataset, tell: Callable[[str], None], before: Sequence[str] = ()) -> Dataset:
     """Return the validation split without the photos that cannot be read any more, naming them.
 
     Args:
-        val: The split.
+        val: The split, without those that were left out before.
         tell: Told which are left out, once the count is known, and if the others have no object.
+        before: `file_name` of those that were left out before; they count.
 
     Raises:
         UserError: If they are more than the limit, or no photo is left.
@@ -107,10 +110,11 @@ def readable_part(val: Dataset, tell: Callable[[str], None]) -> Dataset:
             wrong.append(f"{val.photo_path(image)} {error}")
     if not wrong:
         return val
-    if len(wrong) > max(1, UNREADABLE_SHARE * len(val.images)) or not good:
+    lost, photos = len(before) + len(wrong), len(before) + len(val.images)
+    if lost > max(1, UNREADABLE_SHARE * photos) or not good:
         raise UserError(
-            f"too many validation photos cannot be read: {len(wrong)} of {len(val.images)}",
-            wrong,
+            f"too many validation photos cannot be read: {lost} of {photos}",
+            [*wrong, *(f"{(val.folder or Path()) / name} was left out before" for name in before)],
             "give them back (is a disk or a network folder gone?) and go on: --resume",
         )
     for line in wrong:
