@@ -123,6 +123,24 @@ def test_layouts_with_splits(tmp_path, files, photos):
     assert "note: there is no test split" in said
 
 
+@pytest.mark.parametrize(
+    ("files", "photos"),
+    [("annotations/instances_{}.json", "images/{}"), ("{}/_annotations.coco.json", "{}")],
+)
+def test_photos_of_one_name_in_splits_that_are_made_anew(tmp_path, files, photos):
+    for number, split in enumerate(("train", "val")):
+        doc = document([entry(1)], [thing(1, 1)] * (1 + number))
+        raw = world(tmp_path, doc, files.format(split), photos.format(split))
+    made, _ = run(raw, tmp_path, resplit=True)
+    (data,) = [made.split(split) for split in made.photos]
+    objects = {image.file_name: n for image, n in zip(data.images, np.diff(data.first).tolist(), strict=True)}
+    assert sorted(objects.values()) == [1, 2]
+    assert {split: n for name, n in objects.items() for split in ("train", "val") if split in name} == {
+        "train": 1,
+        "val": 2,
+    }
+
+
 def test_captions_beside_the_instances_are_left_out(tmp_path):
     raw = world(tmp_path, name="annotations/instances_train.json")
     (raw / "annotations/captions_train.json").write_text(json.dumps(document()))

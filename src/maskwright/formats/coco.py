@@ -434,6 +434,7 @@ def _photos(
 ) -> list[Photo]:
     """Check every photo, then convert its objects; problems of all photos are collected."""
     table_of = {id(source): table for source, table in zip(sources, categories, strict=True)}
+    alike = len({source.path.stem for source in sources}) < len(sources)  # those of one name are in folders by split
     frame = work.settings.mask_frame
     looks = work.each(partial(sight, frame=frame), [entry.path for entry in entries])
     unread, turned, sized, wrong = [], [], [], []
@@ -477,7 +478,7 @@ def _photos(
             Photo(
                 file=str(entry.path),
                 name=relative.as_posix() if relative else entry.path.name,
-                place="" if len(sources) == 1 else entry.source.path.stem,
+                place="" if len(sources) == 1 else (entry.source.path.parent.name if alike else entry.source.path.stem),
                 split=entry.source.split,
                 size=size,
                 sha256=found.sha256,
