@@ -105,6 +105,17 @@ def area(rle: bytes, size: Size) -> int:
     return int(codec.area(coco_rle(rle, size)))
 
 
+def is_empty(rle: bytes) -> bool:
+    """Tell whether an RLE has a single run, the background's, as that of an empty mask has; whatever its length.
+
+    Example:
+        >>> is_empty(encode(np.zeros((9, 9), dtype=bool))), is_empty(encode(np.ones((9, 9), dtype=bool)))
+        (True, False)
+    """
+    first = next((place for place, byte in enumerate(rle) if not (byte - 48) & 0x20), len(rle))
+    return first + 1 >= len(rle)
+
+
 def box(rle: bytes, size: Size) -> tuple[float, float, float, float]:
     """Return the tight box `x1 y1 x2 y2` of an RLE in pixels, end exclusive; zeros if it is empty."""
     x, y, w, h = codec.to_bbox(coco_rle(rle, size)).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +10,34 @@ from hotcoco import mask as codec
 from numpy.typing import NDArray
 
 from maskwright import pixels
+from maskwright.errors import UserError
 from maskwright.pixels import Size
 
 Runs = NDArray[np.int64]
+
+MOST_BYTES = 2_000_000
+"""An RLE of more bytes than this is frayed: noise or dithering, not the outline of objects, and is not taken apart."""
+
+BATCH_BYTES = 1_000_000
+"""So many bytes of RLE are looked at together, which takes some hundred times as much memory."""
+
+
+TOO_MANY = "masks have so many specks or holes that their parts cannot each be an object"
+FRAYED = "has a colour or value in so many specks or holes that its parts cannot each be an object"
+LEAVE_WHOLE = "leave out --parts separate; if that is dithering or noise, export masks without it"
+
+
+def is_frayed(rle: bytes) -> bool:
+    """Tell whether a mask has so many runs that its parts are not looked for: that would take gigabytes."""
+    return len(rle) > MOST_BYTES
+
+
+def told_frayed(masks: str, shown: str) -> str:
+    """Say that parts were not counted; `masks` counts the mask images, `shown` names some."""
+    return (
+        f"{masks} with so many specks or holes that the parts were not counted ({shown}); if that is dithering or"
+        " noise, export masks without it"
+    )
 
 
 def from_edges(edges: Runs, size: Size) -> bytes:
@@ -146,17 +171,43 @@ def _label(pieces: _Pieces) -> tuple[NDArray[np.int32], int]:
     return np.array([renamed[part] for part in parts], dtype=np.int32)[label], len(renamed)
 
 
-def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
-    """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`."""
+def part_areas(rle: bytes, size: Size) -> NDArray[np.int64] | None:
+    """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`.
+
+    `None` if it is frayed.
+    """
     return parts_of_masks([(rle, size)])[0]
 
 
-def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64]]:
+def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64] | None]:
     """Return the pixels of each connected part of many masks, as `part_areas`, in a third of the time for each.
 
     Args:
         masks: The RLE and `(height, width)` of each.
     """
+    found: list[NDArray[np.int64] | None] = [None] * len(masks)
+    for batch in _batches([rle for rle, _ in masks]):
+        for k, areas in zip(batch, _parts_of_batch([masks[k] for k in batch]), strict=True):
+            found[k] = areas
+    return found
+
+
+def _batches(rles: Sequence[bytes]) -> Iterator[list[int]]:
+    """Yield the positions of those that are not frayed, a few at a time."""
+    batch, size = list[int](), 0
+    for k, rle in enumerate(rles):
+        if is_frayed(rle):
+            continue
+        if batch and size + len(rle) > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(k)
+        size += len(rle)
+    if batch:
+        yield batch
+
+
+def _parts_of_batch(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64]]:
     counts, number = pixels.runs_of_masks([rle for rle, _ in masks])
     if not len(counts):
         return [np.zeros(0, dtype=np.int64) for _ in masks]
@@ -170,7 +221,13 @@ def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64
 
 
 def part_rles(rle: bytes, size: Size) -> list[bytes]:
-    """Split a mask into its connected parts (8 neighbours), largest first."""
+    """Split a mask into its connected parts (8 neighbours), largest first.
+
+    Raises:
+        UserError: If it is frayed; who can name the mask asks `is_frayed` before.
+    """
+    if is_frayed(rle):
+        raise UserError(TOO_MANY, [f"a mask of {size[1]} x {size[0]} pixels"], LEAVE_WHOLE)
     counts = pixels.runs(rle)
     pieces = _pieces(counts, np.array([len(counts)]), [size])
     starts, ends = pieces.starts, pieces.ends
@@ -181,9 +238,11 @@ def part_rles(rle: bytes, size: Size) -> list[bytes]:
         return [rle]
     areas = np.zeros(count, dtype=np.int64)
     np.add.at(areas, labels, ends - starts)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(count + 1))
     result = []
     for label in np.argsort(-areas, kind="stable"):
-        mine = labels == label
+        mine = order[bounds[label] : bounds[label + 1]]
         edges = np.stack([starts[mine], ends[mine]], axis=1).ravel()
         # Runs that were cut at a column's end are one run again.
         joined = np.flatnonzero(edges[2::2] == edges[1:-1:2])
