@@ -332,6 +332,19 @@ def test_photos_listed_twice(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("given", "crowds"), [("0", 0), (False, 0), (None, 0), ("1", 1), (True, 1)])
+def test_crowds_are_told_in_numbers_truth_values_and_text(tmp_path, given, crowds):
+    made, _ = run(world(tmp_path, document([entry(1)], [thing(1, 1, iscrowd=given), thing(2, 1)])), tmp_path)
+    assert made.split("train").crowd.tolist() == [bool(crowds), False]
+
+
+def test_what_is_no_crowd_flag_is_refused(tmp_path):
+    raw = world(tmp_path, document([entry(1)], [thing(1, 1, iscrowd="no"), thing(2, 1, iscrowd=3)]))
+    message = fails(raw, tmp_path)
+    assert "coco.json: 1.jpg: annotation 1: iscrowd is 0 or 1, not 'no'" in message
+    assert "coco.json: 1.jpg: annotation 2: iscrowd is 0 or 1, not 3" in message
+
+
 # ── mends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

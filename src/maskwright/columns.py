@@ -156,7 +156,7 @@ class Fields:
         positions: `(M,)` int32, position of the photo.
         ids: Whole numbers.
         category_ids: Whole numbers.
-        crowd: Anything that is true or false.
+        crowd: 0 or 1.
         scores: Numbers.
         areas: Numbers in pixels.
         boxes: `x y width height` in pixels.
@@ -226,6 +226,8 @@ def columns_of(
     try:
         ids = _integers(fields.ids)
         category_ids = _integers(fields.category_ids)
+        if not {0, 1}.issuperset(fields.crowd):
+            return None
         crowd = np.fromiter(map(bool, fields.crowd), dtype=np.bool_, count=len(positions))
         scores = _numbers(fields.scores)
         if np.isinf(scores).any() or np.isnan(scores).sum() != fields.scores.count(None):
@@ -248,6 +250,21 @@ def columns_of(
     if outlined.any():
         return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, None, outlined)
     return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
+
+
+def crowd_of(value: Any) -> bool:
+    """Read `iscrowd`, which is 0 or 1, also as a truth value or in quotation marks; `None` is 0, as where it is absent.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> [crowd_of(value) for value in (0, 1, True, "0", "1", None)]
+        [False, True, True, False, True, False]
+    """
+    if value not in (0, 1, "0", "1", None):
+        raise ValueError(f"iscrowd is 0 or 1, not {value!r}")
+    return value in (1, "1")
 
 
 def _integers(values: Sequence[Any]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.columns import Columns, Masks, read_columns
+from maskwright.columns import Columns, Masks, crowd_of, read_columns
 from maskwright.errors import Problem, UserError
 from maskwright.files import MOST_PIXELS, atomic_file
 from maskwright.objects import (
@@ -593,7 +593,7 @@ def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> A
         image_id=image.id,
         category_id=_id(item["category_id"]),
         rle=rle,
-        crowd=bool(item.get("iscrowd", 0)),
+        crowd=crowd_of(item.get("iscrowd")),
         score=None if score is None else float(score),
         box=box,
         area=None if area is None or not np.isfinite(float(area)) else float(area),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright import pixels
+from maskwright.columns import crowd_of
 from maskwright.dataset import read_json, rle_of
 from maskwright.errors import Problem, UserError
 from maskwright.files import real
@@ -464,12 +465,13 @@ def _photos(
                 )
                 continue
             try:
+                crowd = crowd_of(annotation.get("iscrowd"))
                 rle = _object(annotation, size, entry.name, tally)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 wrong.append(f"{entry.name}: annotation {annotation.get('id')}: {error}")
                 continue
             if rle is not None:
-                marks.append(Mark(name, rle, crowd=bool(annotation.get("iscrowd", 0))))
+                marks.append(Mark(name, rle, crowd))
         extra = sorted(set(entry.item) - _KEPT_IMAGE)
         if extra:
             tally.add("photo entries with fields that are not kept", ", ".join(extra))
@@ -486,9 +488,9 @@ def _photos(
                 turn=found.turn,
             )
         )
-    crowd = sum(mark.crowd for photo in photos for mark in photo.marks)
-    if crowd:
-        tally.add("crowd objects, kept as crowds (not learned, not scored)", "", crowd)
+    crowds = sum(mark.crowd for photo in photos for mark in photo.marks)
+    if crowds:
+        tally.add("crowd objects, kept as crowds (not learned, not scored)", "", crowds)
     empty = [photo.name for photo in photos if not photo.marks]
     for name in empty:
         tally.add("photos without objects, kept", name)
