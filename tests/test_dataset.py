@@ -238,6 +238,11 @@ def test_image_id_zero_and_gaps_are_kept():
     assert data.image_index.tolist() == [0]
 
 
+def test_ids_in_quotation_marks_are_numbers():
+    data = from_coco(with_annotation(id="-7", image_id="3", category_id="1"), "x")
+    assert (data.ids.tolist(), data.image_index.tolist(), data.category_ids.tolist()) == ([-7], [0], [1])
+
+
 # What is refused
 
 
@@ -270,6 +275,11 @@ def test_image_id_zero_and_gaps_are_kept():
         ({"iscrowd": 2}, "iscrowd is 0 or 1, not 2"),
         ({"iscrowd": [0]}, "iscrowd is 0 or 1, not [0]"),
         ({"id": "seven"}, "seven"),
+        ({"id": "1_23"}, "'1_23' is not a whole number"),
+        ({"image_id": "0_3"}, "'0_3' is not a whole number"),
+        ({"category_id": "0_1"}, "'0_1' is not a whole number"),
+        ({"category_id": "\u0661"}, "'\u0661' is not a whole number"),
+        ({"category_id": " 1"}, "' 1' is not a whole number"),
     ],
 )
 def test_annotations_that_cannot_be_read_are_named(changes, message):

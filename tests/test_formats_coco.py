@@ -345,6 +345,20 @@ def test_what_is_no_crowd_flag_is_refused(tmp_path):
     assert "coco.json: 1.jpg: annotation 2: iscrowd is 0 or 1, not 3" in message
 
 
+def test_ids_with_underscores_are_texts_and_not_one_number(tmp_path):
+    images = [entry("1_23", "a.jpg"), entry("12_3", "b.jpg")]
+    annotations = [thing(1, "12_3"), thing(2, "1_23"), thing(3, "1_23")]
+    made, _ = run(world(tmp_path, document(images, annotations)), tmp_path)
+    data = made.split("train")
+    assert dict(zip([image.file_name for image in data.images], np.diff(data.first).tolist(), strict=True)) == {
+        "a.jpg": 2,
+        "b.jpg": 1,
+    }
+    assert {mend.what: mend.count for mend in made.mends}[
+        "image ids that are missing or no numbers, numbered from 1"
+    ] == 2
+
+
 # ── mends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,6 +6,7 @@ in `dataset.py` then reads row by row, converts what can be converted, and names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from maskwright import pixels
 
+_DIGITS = re.compile(r"-?[0-9]+")
 _CHUNK_BYTES = 1 << 17
 """RLEs are checked in pieces of about this size, so that what is in work fits the processor's cache."""
 
@@ -250,6 +252,21 @@ def columns_of(
     if outlined.any():
         return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, None, outlined)
     return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
+
+
+def whole(value: Any) -> int:
+    """Return an id as a whole number; text only if it is digits, since Python takes `1_23` and `12_3` for one number.
+
+    Raises:
+        TypeError, ValueError, OverflowError: If it is none.
+
+    Example:
+        >>> whole(7), whole("-7"), whole(7.0)
+        (7, -7, 7)
+    """
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
 
 
 def crowd_of(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright import pixels
-from maskwright.columns import crowd_of
+from maskwright.columns import crowd_of, whole
 from maskwright.dataset import read_json, rle_of
 from maskwright.errors import Problem, UserError
 from maskwright.files import real
@@ -256,16 +256,16 @@ def _split_of(stem: str) -> str | None:
 
 
 def _key(value: Any) -> Any:
-    """Return an id such that 7, 7.0 and "7" are one; 7.5 is no id of anything, nor is `true`.
+    """Return an id such that 7, 7.0 and "7" are one; 7.5 is no id of anything, nor is `true`; "1_23" is not "12_3".
 
     Example:
-        >>> _key(7), _key(7.0), _key("7"), _key(7.5), _key(True)
-        (7, 7, 7, '7.5', 'True')
+        >>> _key(7), _key(7.0), _key("7"), _key(7.5), _key(True), _key("1_23")
+        (7, 7, 7, '7.5', 'True', '1_23')
     """
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         return str(value)
     try:
-        return int(value)
+        return whole(value)
     except (TypeError, ValueError, OverflowError):
         return str(value)
 
