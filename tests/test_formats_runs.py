@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -96,6 +97,31 @@ def test_very_many_parts_are_told_apart_quickly():
     found = runs.part_rles(pixels.encode(mask), mask.shape)
     assert len(found) == 120 * 120
     assert pixels.union(found, mask.shape) == pixels.encode(mask)
+
+
+@given(
+    arrays(np.uint16, st.tuples(st.integers(0, 9), st.integers(0, 9)), elements=st.sampled_from([0, 1, 2, 700, 65535])),
+    st.sampled_from([0, 256]),
+)
+def test_objects_of_an_id_image_are_its_values_in_either_way(ids, few):
+    """Law: whether values are encoded one by one, as in noise of few values, or all runs are dealt out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_FEW", few)
+        found = runs.objects_of_ids(ids)
+    assert found == [(v, pixels.encode(ids == v)) for v in np.unique(ids).tolist() if v]
+
+
+def test_a_noisy_id_image_takes_twenty_bytes_a_pixel_at_most():
+    """One of 49 megapixels took 4 GB."""
+    ids = checkerboard((1000, 1000)).astype(np.uint8) + np.uint8(1)
+    tracemalloc.start()
+    try:
+        found = runs.objects_of_ids(ids)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [value for value, _ in found] == [1, 2]
+    assert peak < 20 * ids.size
 
 
 def test_values_that_are_frayed_lie_in_several_places(frayed):

@@ -18,6 +18,10 @@ Runs = NDArray[np.int64]
 MOST_BYTES = 2_000_000
 """An RLE of more bytes than this is frayed: noise or dithering, not the outline of objects, and is not taken apart."""
 
+_DENSE, _FEW = 8, 256
+"""An id image of which more than one pixel in so many differs from the one above, and that has no more values than so
+many, is noise of which each value is encoded by itself: all runs together would take gigabytes."""
+
 BATCH_BYTES = 1_000_000
 """So many bytes of RLE are looked at together, which takes some hundred times as much memory."""
 
@@ -72,9 +76,14 @@ def objects_of_ids(values: NDArray[Any]) -> list[tuple[int, bytes]]:
     flat = values.ravel(order="F")
     if not flat.size:
         return []
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    ends = np.concatenate([starts[1:], [flat.size]])
+    changes = flat[1:] != flat[:-1]
+    if np.count_nonzero(changes) > flat.size // _DENSE and len(numbers := np.unique(flat)) <= _FEW:
+        return [(value, pixels.encode(values == value)) for value in numbers.tolist() if value]
+    # No photo has so many pixels that int32, half of the usual, is not enough.
+    starts = np.append(np.int32(0), np.flatnonzero(changes).astype(np.int32) + np.int32(1))
+    ends = np.append(starts[1:], np.int32(flat.size))
     kinds = flat[starts]
+    del flat, changes
     inside = kinds != 0
     starts, ends, kinds = starts[inside], ends[inside], kinds[inside]
     order = np.argsort(kinds, kind="stable")
