@@ -206,6 +206,23 @@ def test_what_the_file_says_of_area_and_box_is_kept():
     assert data.crowd.tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    ("given", "crowd"), [(0, False), (1, True), (False, False), (True, True), ("0", False), ("1", True), (None, False)]
+)
+def test_crowds_are_told_in_numbers_truth_values_and_text(tmp_path, given, crowd):
+    document = with_annotation(iscrowd=given)
+    assert from_coco(document, "x").crowd.tolist() == [crowd]
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    assert Dataset.read(tmp_path / "x.json").crowd.tolist() == [crowd]
+
+
+@pytest.mark.parametrize("given", ["no", "", 2, -1, 0.5, [], {}])
+def test_what_is_no_crowd_flag_is_refused_by_the_quick_reader_too(tmp_path, given):
+    (tmp_path / "x.json").write_text(json.dumps(with_annotation(iscrowd=given)))
+    with pytest.raises(UserError, match=r"x.json: annotations\[0\]: iscrowd is 0 or 1, not "):
+        Dataset.read(tmp_path / "x.json")
+
+
 def test_absent_id_is_the_position_and_absent_parts_are_empty():
     data = from_coco(with_annotation(id="absent"), "x")
     assert data.ids.tolist() == [1]
@@ -219,6 +236,11 @@ def test_image_id_zero_and_gaps_are_kept():
     data = from_coco(doc, "x")
     assert data.images[0].id == 0
     assert data.image_index.tolist() == [0]
+
+
+def test_ids_in_quotation_marks_are_numbers():
+    data = from_coco(with_annotation(id="-7", image_id="3", category_id="1"), "x")
+    assert (data.ids.tolist(), data.image_index.tolist(), data.category_ids.tolist()) == ([-7], [0], [1])
 
 
 # What is refused
@@ -248,7 +270,16 @@ def test_image_id_zero_and_gaps_are_kept():
         ({"bbox": [1, 2, -3, 4]}, "bbox [1, 2, -3, 4] is not four finite numbers x, y, width, height"),
         ({"bbox": [1, 2]}, "not enough values"),
         ({"score": float("nan")}, "score nan is not a finite number"),
+        ({"iscrowd": "yes"}, "iscrowd is 0 or 1, not 'yes'"),
+        ({"iscrowd": "false"}, "iscrowd is 0 or 1, not 'false'"),
+        ({"iscrowd": 2}, "iscrowd is 0 or 1, not 2"),
+        ({"iscrowd": [0]}, "iscrowd is 0 or 1, not [0]"),
         ({"id": "seven"}, "seven"),
+        ({"id": "1_23"}, "'1_23' is not a whole number"),
+        ({"image_id": "0_3"}, "'0_3' is not a whole number"),
+        ({"category_id": "0_1"}, "'0_1' is not a whole number"),
+        ({"category_id": "\u0661"}, "'\u0661' is not a whole number"),
+        ({"category_id": " 1"}, "' 1' is not a whole number"),
     ],
 )
 def test_annotations_that_cannot_be_read_are_named(changes, message):

@@ -138,6 +138,60 @@ def test_splits_above_and_inside_the_categories(tmp_path):
         assert counts(made) == {"a.jpg": ["bolt", "nut"]}
 
 
+LAYOUTS = {  # of photos and mask images, for a split's folder and a category's
+    "beside, splits inside": ("photos/{0}/1.jpg", "masks/{1}/{0}/1.png"),
+    "beside, splits in both": ("photos/{0}/1.jpg", "masks/{0}/{1}/1.png"),
+    "beside, splits above": ("{0}/photos/1.jpg", "{0}/masks/{1}/1.png"),
+    "inside, splits above": ("{0}/{1}/rgb/1.jpg", "{0}/{1}/mask/1.png"),
+    "inside, splits below": ("{1}/{0}/rgb/1.jpg", "{1}/{0}/mask/1.png"),
+    "inside, splits in both": ("{1}/rgb/{0}/1.jpg", "{1}/mask/{0}/1.png"),
+}
+
+
+def of_equal_names(root, layout, splits, categories=("bolt", "nut")):
+    """Save photos that differ in nothing but their folders, each with objects of its own."""
+    for n, split in enumerate(splits):
+        for c, category in enumerate(categories):
+            name, mask = (text.format(split, category) for text in LAYOUTS[layout])
+            save(np.full((*SIZE, 3), 40 * n + (90 * c if "{1}" in LAYOUTS[layout][0] else 9), np.uint8), root / name)
+            save(blob((n, c)), root / mask)
+    return root
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_photos_of_one_name_in_the_folders_of_splits(tmp_path, layout):
+    root = of_equal_names(tmp_path / "raw", layout, ("train", "val"))
+    kept, _ = run(root, tmp_path, form=FORM)
+    each = 2 if "inside," in layout else 1  # a photo for each category, or one with the objects of both
+    assert kept.photos == {"train": each, "val": each}
+    wanted = sorted(found for split in kept.photos for found in contents(kept.split(split)).values())
+    anew, _ = run(root, tmp_path, form=FORM, resplit=True)
+    assert sum(anew.photos.values()) == 2 * each
+    found = objects(anew)
+    assert len(found) == 2 * each
+    assert sorted(found.values()) == wanted
+    for name, marks in found.items():  # the photo that the objects were drawn on
+        assert all(category in name for category, _ in marks) or each == 1
+        n = ("train" not in name) * 1
+        assert marks[0][1] == pixels.encode(blob((n, 1 if marks[0][0] == "nut" else 0)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("resplit", [False, True])
+def test_photos_of_one_name_in_two_folders_of_one_split(tmp_path, layout, resplit):
+    root = of_equal_names(tmp_path / "raw", layout, ("s1_train", "s2_train", "s1_val"), ("nut",))
+    made, _ = run(root, tmp_path, form=FORM, resplit=resplit)
+    assert sum(made.photos.values()) == 3
+    if not resplit:
+        assert made.photos == {"train": 2, "val": 1}
+    found = [(name, rle) for split in made.photos for name, ((_, rle),) in contents(made.split(split)).items()]
+    assert sorted(rle for _, rle in found) == sorted(pixels.encode(blob((n, 0))) for n in range(3))
+    for name, rle in found:
+        if "/" in name:
+            (n,) = [n for n, split in enumerate(("s1_train", "s2_train", "s1_val")) if split in name.split("/")]
+            assert rle == pixels.encode(blob((n, 0)))
+
+
 def test_a_category_named_like_a_split(tmp_path):
     root = beside(tmp_path / "raw", ["train/a.png", "car/a.png", "car/b.png"])
     made, _ = run(root, tmp_path, form=FORM)

@@ -123,6 +123,24 @@ def test_layouts_with_splits(tmp_path, files, photos):
     assert "note: there is no test split" in said
 
 
+@pytest.mark.parametrize(
+    ("files", "photos"),
+    [("annotations/instances_{}.json", "images/{}"), ("{}/_annotations.coco.json", "{}")],
+)
+def test_photos_of_one_name_in_splits_that_are_made_anew(tmp_path, files, photos):
+    for number, split in enumerate(("train", "val")):
+        doc = document([entry(1)], [thing(1, 1)] * (1 + number))
+        raw = world(tmp_path, doc, files.format(split), photos.format(split))
+    made, _ = run(raw, tmp_path, resplit=True)
+    (data,) = [made.split(split) for split in made.photos]
+    objects = {image.file_name: n for image, n in zip(data.images, np.diff(data.first).tolist(), strict=True)}
+    assert sorted(objects.values()) == [1, 2]
+    assert {split: n for name, n in objects.items() for split in ("train", "val") if split in name} == {
+        "train": 1,
+        "val": 2,
+    }
+
+
 def test_captions_beside_the_instances_are_left_out(tmp_path):
     raw = world(tmp_path, name="annotations/instances_train.json")
     (raw / "annotations/captions_train.json").write_text(json.dumps(document()))
@@ -312,6 +330,33 @@ def test_photos_listed_twice(tmp_path):
     assert "photos are listed twice\n  coco.json: 1.jpg (id 1 and id 2)" in fails(
         world(tmp_path, document([entry(1), entry(2, "1.jpg")])), tmp_path
     )
+
+
+@pytest.mark.parametrize(("given", "crowds"), [("0", 0), (False, 0), (None, 0), ("1", 1), (True, 1)])
+def test_crowds_are_told_in_numbers_truth_values_and_text(tmp_path, given, crowds):
+    made, _ = run(world(tmp_path, document([entry(1)], [thing(1, 1, iscrowd=given), thing(2, 1)])), tmp_path)
+    assert made.split("train").crowd.tolist() == [bool(crowds), False]
+
+
+def test_what_is_no_crowd_flag_is_refused(tmp_path):
+    raw = world(tmp_path, document([entry(1)], [thing(1, 1, iscrowd="no"), thing(2, 1, iscrowd=3)]))
+    message = fails(raw, tmp_path)
+    assert "coco.json: 1.jpg: annotation 1: iscrowd is 0 or 1, not 'no'" in message
+    assert "coco.json: 1.jpg: annotation 2: iscrowd is 0 or 1, not 3" in message
+
+
+def test_ids_with_underscores_are_texts_and_not_one_number(tmp_path):
+    images = [entry("1_23", "a.jpg"), entry("12_3", "b.jpg")]
+    annotations = [thing(1, "12_3"), thing(2, "1_23"), thing(3, "1_23")]
+    made, _ = run(world(tmp_path, document(images, annotations)), tmp_path)
+    data = made.split("train")
+    assert dict(zip([image.file_name for image in data.images], np.diff(data.first).tolist(), strict=True)) == {
+        "a.jpg": 2,
+        "b.jpg": 1,
+    }
+    assert {mend.what: mend.count for mend in made.mends}[
+        "image ids that are missing or no numbers, numbered from 1"
+    ] == 2
 
 
 # ── mends ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -104,6 +104,32 @@ def test_a_photo_takes_only_the_masks_that_begin_with_its_whole_name(tmp_path):
     assert "understood: each mask file is one object, parts and holes included" in said
 
 
+@pytest.mark.parametrize(
+    ("photo_of", "mask_of"),
+    [
+        ("photos/{}/1.jpg", "masks/{}/1_nut_1.png"),
+        ("{}/photos/1.jpg", "{}/masks/1_nut_1.png"),
+        ("{}/1.jpg", "{}/masks/1_nut_1.png"),
+    ],
+)
+@pytest.mark.parametrize("resplit", [False, True])
+@pytest.mark.parametrize("splits", [("train", "val"), ("s1_train", "s2_train", "s1_val")])
+def test_photos_of_one_name_in_the_folders_of_splits(tmp_path, photo_of, mask_of, resplit, splits):
+    for n, split in enumerate(splits):
+        save(np.full((*SIZE, 3), 60 * n, np.uint8), tmp_path / "raw" / photo_of.format(split))
+        save(blob((n, 3)), tmp_path / "raw" / mask_of.format(split))
+    made, _ = run(tmp_path / "raw", tmp_path, form="instance-files", resplit=resplit)
+    assert sum(made.photos.values()) == len(splits)
+    if not resplit:
+        assert made.photos == {"train": len(splits) - 1, "val": 1}
+    found = [(name, rle) for split in made.photos for name, ((_, rle),) in contents(made.split(split)).items()]
+    assert sorted(rle for _, rle in found) == sorted(pixels.encode(blob((n, 3))) for n in range(len(splits)))
+    assert not resplit or len({name for name, _ in found}) == len(splits)
+    for name, rle in found:
+        told = [n for n, split in enumerate(splits) if split in name.split("/")]
+        assert [rle] == [pixels.encode(blob((n, 3))) for n in told] or name == "1.jpg"
+
+
 def test_underscores_and_spaces_in_photos_and_categories(tmp_path):
     files = ["IMG_2020_1_red nut_0.png", "IMG_2020_1_10_mm_bolt_1.png", "IMG_2020_red nut_2.png", "b_red nut_07.png"]
     root = flat(tmp_path / "raw", files, ["IMG_2020_1.jpg", "IMG_2020.jpg", "b.jpg"])

@@ -1,6 +1,8 @@
 """Trimaps: which value is the object, what becomes of the border; every fault; and writing them."""
 
+import tracemalloc
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -348,3 +350,58 @@ def test_what_a_trimap_cannot_hold_is_told(tmp_path):
         "1 crowd not in the images: a trimap has no crowds",
         "the categories (nut, bolt) are not in the images: a trimap has none",
     )
+
+
+# ── how the border lies ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lie_pixel_by_pixel(plane):
+    """Return the numbers of `_Survey` by looking at each pixel of each part of the border."""
+    padded = np.pad(plane.astype(int), 1, constant_values=-1)
+    border = between = 0
+    for part in pixels.parts(plane == 128):
+        seen = {int(v) for y, x in np.argwhere(part) for v in padded[y : y + 3, x : x + 3].ravel()}
+        border += int(part.sum())
+        between += int(part.sum()) * ({0, 255} <= seen)
+    beside = [
+        frozenset(two) for lines in (plane.tolist(), plane.T.tolist()) for line in lines for two in pairwise(line)
+    ]
+    return border, between, beside.count(frozenset({128, 255})), beside.count(frozenset({0, 255}))
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 128, 255])),
+    st.integers(1, 3),
+    st.integers(1, 60),
+)
+def test_how_the_border_lies_is_counted_exactly_however_little_at_once(plane, times, most):
+    plane = np.kron(plane, np.ones((times, times), dtype=np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trimap, "_MOST_COUNTED", most)
+        assert trimap._lie(plane) == lie_pixel_by_pixel(plane)
+
+
+@given(arrays(np.uint16, st.tuples(st.integers(0, 7), st.integers(0, 7)), elements=st.sampled_from([0, 3, 9, 65535])))
+def test_values_are_counted_exactly_however_little_at_once(plane):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trimap, "_MOST_COUNTED", 5)
+        counts = trimap._counted(plane, 65535)
+    np.testing.assert_array_equal(counts, np.bincount(plane.ravel(), minlength=65536))
+
+
+def test_a_trimap_takes_ten_bytes_a_pixel_at_most(tmp_path, monkeypatch):
+    """So that one of 144 megapixels takes less than 2 GB: it took 3.3 GB."""
+    plane = np.zeros((1200, 1200), dtype=np.uint8)
+    plane[100:1100, 100:1100] = 128
+    plane[200:1000, 200:1000] = 255
+    Image.fromarray(plane).save(tmp_path / "a.png")
+    monkeypatch.setattr(trimap, "_MOST_COUNTED", 1 << 14)
+    wanted = (1000**2 - 800**2, 1000**2 - 800**2, 4 * 800, 0)
+    assert trimap._survey(str(tmp_path / "a.png"))[1:] == wanted  # what is imported stays
+    tracemalloc.start()
+    try:
+        trimap._survey(str(tmp_path / "a.png"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * plane.size

@@ -238,3 +238,15 @@ def test_shrinking_gives_the_share_of_each_cell_that_is_object(mask, lines, colu
     expected = part.reshape(lines, part.shape[0] // lines, columns, part.shape[1] // columns).mean((1, 3))
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, 255 * expected, atol=0.51)
+
+
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_a_mask_is_empty_if_no_pixel_is_set(mask):
+    assert pixels.is_empty(pixels.encode(mask)) == (not mask.any())
+
+
+@pytest.mark.parametrize("size", [(1, 15), (1, 16), (1, 600), (700, 900), (40_000, 3_000)])
+def test_an_empty_mask_is_empty_however_large(size):
+    assert pixels.is_empty(pixels.compress([size[0] * size[1]], size))
+    assert not pixels.is_empty(pixels.compress([0, size[0] * size[1]], size))
+    assert pixels.is_empty(b"")

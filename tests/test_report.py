@@ -463,6 +463,18 @@ def test_training_reads_curves_plan_and_threshold(world):
     assert (training.threshold, training.train_photos, training.notes) == (0.45, 30, ())
 
 
+@pytest.mark.parametrize(("given", "counted"), [(0, 1), ("0", 1), (None, 1), (1, 0), ("1", 0), (True, 0)])
+def test_training_counts_objects_and_no_crowds(tmp_path, given, counted):
+    (tmp_path / "data" / "annotations").mkdir(parents=True)
+    (tmp_path / "run.json").write_text(json.dumps({"data": str(tmp_path / "data")}))
+    rows = [{"category_id": 1, "iscrowd": given}, {"category_id": 2}]
+    names = [{"id": 1, "name": "hammer"}, {"id": 2, "name": "nut"}]
+    document = {"images": [{}, {}], "annotations": rows, "categories": names}
+    (tmp_path / "data/annotations/instances_train.json").write_text(json.dumps(document))
+    training = read_training(tmp_path)
+    assert (training.train_photos, training.train_objects) == (2, {"hammer": counted, "nut": 1})
+
+
 def test_training_counts_the_photos_it_learned_from(tmp_path):
     (tmp_path / "data" / "annotations").mkdir(parents=True)
     the_truth().write(tmp_path / "data" / "annotations" / "instances_train.json")

@@ -6,6 +6,7 @@ in `dataset.py` then reads row by row, converts what can be converted, and names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from maskwright import pixels
 
+_DIGITS = re.compile(r"-?[0-9]+")
 _CHUNK_BYTES = 1 << 17
 """RLEs are checked in pieces of about this size, so that what is in work fits the processor's cache."""
 
@@ -156,7 +158,7 @@ class Fields:
         positions: `(M,)` int32, position of the photo.
         ids: Whole numbers.
         category_ids: Whole numbers.
-        crowd: Anything that is true or false.
+        crowd: 0 or 1.
         scores: Numbers.
         areas: Numbers in pixels.
         boxes: `x y width height` in pixels.
@@ -226,6 +228,8 @@ def columns_of(
     try:
         ids = _integers(fields.ids)
         category_ids = _integers(fields.category_ids)
+        if not {0, 1}.issuperset(fields.crowd):
+            return None
         crowd = np.fromiter(map(bool, fields.crowd), dtype=np.bool_, count=len(positions))
         scores = _numbers(fields.scores)
         if np.isinf(scores).any() or np.isnan(scores).sum() != fields.scores.count(None):
@@ -248,6 +252,36 @@ def columns_of(
     if outlined.any():
         return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, None, outlined)
     return Columns(positions, ids, category_ids, crowd, scores, areas, boxes, rles, measured, outlined)
+
+
+def whole(value: Any) -> int:
+    """Return an id as a whole number; text only if it is digits, since Python takes `1_23` and `12_3` for one number.
+
+    Raises:
+        TypeError, ValueError, OverflowError: If it is none.
+
+    Example:
+        >>> whole(7), whole("-7"), whole(7.0)
+        (7, -7, 7)
+    """
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def crowd_of(value: Any) -> bool:
+    """Read `iscrowd`, which is 0 or 1, also as a truth value or in quotation marks; `None` is 0, as where it is absent.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> [crowd_of(value) for value in (0, 1, True, "0", "1", None)]
+        [False, True, True, False, True, False]
+    """
+    if value not in (0, 1, "0", "1", None):
+        raise ValueError(f"iscrowd is 0 or 1, not {value!r}")
+    return value in (1, "1")
 
 
 def _integers(values: Sequence[Any]) -> NDArray[np.int64]:

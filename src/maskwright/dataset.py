@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import pixels
-from maskwright.columns import Columns, Masks, read_columns
+from maskwright.columns import Columns, Masks, crowd_of, read_columns, whole
 from maskwright.errors import Problem, UserError
 from maskwright.files import MOST_PIXELS, atomic_file
 from maskwright.objects import (
@@ -571,7 +571,7 @@ def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> A
     Raises:
         KeyError, TypeError, ValueError: If it breaks COCO's form; the message says how.
     """
-    image = by_id.get(int(item["image_id"]))
+    image = by_id.get(whole(item["image_id"]))
     if image is None:
         raise ValueError(f"image_id {item['image_id']} is not among the images")
     given = item.get("segmentation")
@@ -593,7 +593,7 @@ def read_annotation(item: Any, default_id: int, by_id: Mapping[int, Image]) -> A
         image_id=image.id,
         category_id=_id(item["category_id"]),
         rle=rle,
-        crowd=bool(item.get("iscrowd", 0)),
+        crowd=crowd_of(item.get("iscrowd")),
         score=None if score is None else float(score),
         box=box,
         area=None if area is None or not np.isfinite(float(area)) else float(area),
@@ -606,7 +606,7 @@ def _id(value: Any) -> int:
     Raises:
         TypeError, ValueError: If it is no whole number, or needs more than 64 bits.
     """
-    number = int(value)
+    number = whole(value)
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"the id {number} has more than 64 bits")
     return number

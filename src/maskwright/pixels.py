@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Size = tuple[int, int]
 """`(height, width)` in pixels."""
 
+_LARGE = 1 << 24
+"""In masks of more pixels than this changes are counted before they are listed, which costs a tenth of the time."""
+
 LEFT_RIGHT, UPSIDE_DOWN, TRANSPOSED = frozenset({2, 3, 7, 8}), frozenset({3, 4, 6, 7}), frozenset({5, 6, 7, 8})
 """The EXIF orientations for which a stored picture is mirrored left-right, mirrored upside down, and then transposed to
 be upright (TIFF 6.0, tag 274)."""
@@ -71,8 +74,11 @@ def few_runs(
     if not mask.size or not mask.flags.c_contiguous:
         return None
     height, width = (mask.shape[0], mask.shape[1]) if size is None else size
-    changes = np.flatnonzero(mask[1:] != mask[:-1])
-    if len(changes) >= height * width // 32:
+    differ, most = mask[1:] != mask[:-1], height * width // 32
+    if mask.size > _LARGE and np.count_nonzero(differ) >= most:
+        return None  # before each place takes eight bytes
+    changes = np.flatnonzero(differ)
+    if len(changes) >= most:
         return None
     line, column = np.divmod(changes, mask.shape[1])
     first, last = np.flatnonzero(mask[0]), np.flatnonzero(mask[-1])
@@ -103,6 +109,17 @@ def decode(rle: bytes, size: Size) -> NDArray[np.bool_]:
 def area(rle: bytes, size: Size) -> int:
     """Count the object pixels of an RLE."""
     return int(codec.area(coco_rle(rle, size)))
+
+
+def is_empty(rle: bytes) -> bool:
+    """Tell whether an RLE has a single run, the background's, as that of an empty mask has; whatever its length.
+
+    Example:
+        >>> is_empty(encode(np.zeros((9, 9), dtype=bool))), is_empty(encode(np.ones((9, 9), dtype=bool)))
+        (True, False)
+    """
+    first = next((place for place, byte in enumerate(rle) if not (byte - 48) & 0x20), len(rle))
+    return first + 1 >= len(rle)
 
 
 def box(rle: bytes, size: Size) -> tuple[float, float, float, float]:

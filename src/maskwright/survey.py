@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwright import files, likeness
+from maskwright.errors import UserError
 from maskwright.formats import Each, Photo
-from maskwright.formats.runs import part_areas
+from maskwright.formats.runs import LEAVE_WHOLE, TOO_MANY, is_frayed, part_areas
 from maskwright.formats.shelf import Pack, Singly, unpacked
 from maskwright.formats.split_folders import split_and_category
 from maskwright.objects import SPLITS
@@ -82,6 +83,9 @@ class Survey:
             split: Whether what splits need shall be known, beside what names need.
             look: Whether to look at the pictures for what is like another one.
             separate: Whether each connected part of a mask becomes an object.
+
+        Raises:
+            UserError: If masks cannot be separated, naming all.
         """
         numbers = (Column(np.uint64) for _ in range(8))
         digest, *names, folder, series, order, _ = numbers
@@ -99,6 +103,7 @@ class Survey:
             prints=Column(np.uint8, likeness.SIZE),
         )
         done = 0
+        frayed: list[str] = []
         function = partial(_look_at, {name: n for n, name in enumerate(categories)}, split, look, separate)
         for part in each.pieces(function, Singly(photos)):
             survey.given.append(part.given)
@@ -116,6 +121,9 @@ class Survey:
             if part.prints is not None:
                 survey.prints.append(part.prints)
             done += len(part.digest)
+            frayed += part.frayed
+        if frayed:
+            raise UserError(TOO_MANY, frayed, LEAVE_WHOLE)
         return survey
 
 
@@ -139,6 +147,7 @@ class _Part(NamedTuple):
     names: NDArray[np.uint64]
     heads: _Heads | None
     prints: NDArray[np.uint8] | None
+    frayed: list[str]
 
 
 def _look_at(
@@ -154,6 +163,7 @@ def _look_at(
         names,
         _heads(photos, number_of) if split else None,
         np.frombuffer(b"".join(map(_fingerprint, photos)), dtype=np.uint8).reshape(-1, likeness.SIZE) if look else None,
+        [line for photo in photos for line in _frayed(photo)] if separate else [],
     )
 
 
@@ -161,7 +171,15 @@ def _count(photo: Photo, separate: bool) -> int:
     """Return how many objects a photo gets in the output."""
     if not separate:
         return len(photo.marks)
-    return sum(1 if mark.crowd else len(part_areas(mark.rle, photo.size)) for mark in photo.marks)
+    parts = [None if mark.crowd else part_areas(mark.rle, photo.size) for mark in photo.marks]
+    return sum(1 if areas is None else len(areas) for areas in parts)
+
+
+def _frayed(photo: Photo) -> Iterator[str]:
+    """Yield a line for each mask of a photo that cannot be separated."""
+    for mark in photo.marks:
+        if not mark.crowd and is_frayed(mark.rle):
+            yield f"{', '.join(mask for mask, _ in photo.masks) or photo.file}: an object of '{mark.category}'"
 
 
 def _fingerprint(photo: Photo) -> bytes:

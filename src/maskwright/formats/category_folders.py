@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,6 +30,7 @@ from maskwright.formats.layout import (
     pictures_in,
     some_pictures,
     split_folders,
+    told_apart,
     unmatched,
 )
 from maskwright.formats.listing import one_category
@@ -37,7 +38,7 @@ from maskwright.formats.mask_files import ByCategory, Item, read_items
 from maskwright.formats.names import stems
 from maskwright.formats.pairing import RULES, Pairing, Place, Rule
 from maskwright.formats.planes import Losses, drawn, paint, save_png
-from maskwright.formats.split_folders import first_folder_split, kept_splits
+from maskwright.formats.split_folders import cut_split, first_folder_split, kept_splits
 from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "category-folders"
@@ -182,7 +183,11 @@ def _read_beside(places: Sequence[_Beside], work: Work) -> Reading:
     problems += faults
     skipped += left_out
     gone = {item.path for item in left_out}
-    for place, photos, owners in found:
+    apart = [""]
+    if len(places) > 1:
+        above = [place.photos.parent.name for place in places]
+        apart = [*told_apart([place.photos for place in places], above, [place.split for place in places], work)]
+    for where, (place, photos, owners) in zip(apart, found, strict=True):
         for number, name in enumerate(photos):
             if place.photos / name in gone:
                 continue
@@ -194,7 +199,7 @@ def _read_beside(places: Sequence[_Beside], work: Work) -> Reading:
                     name,
                     tuple(place.masks / file for _, file in files),
                     tuple(settings.category or named[folder] for folder, _ in files),
-                    place="" if len(places) == 1 else place.photos.parent.name,
+                    place=where,
                     split=split,
                 )
             )
@@ -338,12 +343,14 @@ def _read_inside(places: Sequence[Place], work: Work) -> Reading:
         problems.append(
             Problem("some folders are in a split and others are not", lines, "put all into splits, or none")
         )
+    of_category = [place.category or "" for place in places]
+    apart = told_apart([place.photos for place in places], of_category, [place.split for place in places], work)
     by_name: dict[tuple[str | None, str], list[Item]] = {}
     for pair in pairs:
         place = places[pair.place]
         name = pair.name
         masks = () if pair.mask is None else (Path(pair.mask),)
-        item = Item(Path(pair.photo), name, masks, (names[pair.place],) * len(masks), place.category or "", place.split)
+        item = Item(Path(pair.photo), name, masks, (names[pair.place],) * len(masks), apart[pair.place], place.split)
         by_name.setdefault((place.split, name), []).append(item)
     items: list[Item] = []
     again: list[Path] = []
@@ -410,17 +417,7 @@ def _reading(
     if splits:
         work.say(f"understood: {splits}")
     # Only now is it known whether the first folders of the names are splits.
-    ready = (
-        Item(
-            item.photo,
-            first_folder_split(item.name)[1] if splits and shorten else item.name,
-            item.masks,
-            item.categories,
-            item.place,
-            item.split if splits else None,
-        )
-        for item in items
-    )
+    ready = (_ready(item, bool(splits), shorten) for item in items)
     for note in notes:
         work.say(f"understood: {note}")
     objects = read_items(ready, work, ByCategory(work.settings.coding), problems)
@@ -434,6 +431,12 @@ def _reading(
         mends=objects.mends,
         notes=(*notes, *objects.notes),
     )
+
+
+def _ready(item: Item, split: bool, shorten: bool) -> Item:
+    """Return a photo with its split, if splits are kept, and then without the folder of the split in its name."""
+    name, place = cut_split(item.name, item.place) if split and shorten else (item.name, item.place)
+    return replace(item, name=name, place=place, split=item.split if split else None)
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

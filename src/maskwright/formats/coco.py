@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright import pixels
+from maskwright.columns import crowd_of, whole
 from maskwright.dataset import read_json, rle_of
 from maskwright.errors import Problem, UserError
 from maskwright.files import real
@@ -255,16 +256,16 @@ def _split_of(stem: str) -> str | None:
 
 
 def _key(value: Any) -> Any:
-    """Return an id such that 7, 7.0 and "7" are one; 7.5 is no id of anything, nor is `true`.
+    """Return an id such that 7, 7.0 and "7" are one; 7.5 is no id of anything, nor is `true`; "1_23" is not "12_3".
 
     Example:
-        >>> _key(7), _key(7.0), _key("7"), _key(7.5), _key(True)
-        (7, 7, 7, '7.5', 'True')
+        >>> _key(7), _key(7.0), _key("7"), _key(7.5), _key(True), _key("1_23")
+        (7, 7, 7, '7.5', 'True', '1_23')
     """
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         return str(value)
     try:
-        return int(value)
+        return whole(value)
     except (TypeError, ValueError, OverflowError):
         return str(value)
 
@@ -434,6 +435,7 @@ def _photos(
 ) -> list[Photo]:
     """Check every photo, then convert its objects; problems of all photos are collected."""
     table_of = {id(source): table for source, table in zip(sources, categories, strict=True)}
+    alike = len({source.path.stem for source in sources}) < len(sources)  # those of one name are in folders by split
     frame = work.settings.mask_frame
     looks = work.each(partial(sight, frame=frame), [entry.path for entry in entries])
     unread, turned, sized, wrong = [], [], [], []
@@ -463,12 +465,13 @@ def _photos(
                 )
                 continue
             try:
+                crowd = crowd_of(annotation.get("iscrowd"))
                 rle = _object(annotation, size, entry.name, tally)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 wrong.append(f"{entry.name}: annotation {annotation.get('id')}: {error}")
                 continue
             if rle is not None:
-                marks.append(Mark(name, rle, crowd=bool(annotation.get("iscrowd", 0))))
+                marks.append(Mark(name, rle, crowd))
         extra = sorted(set(entry.item) - _KEPT_IMAGE)
         if extra:
             tally.add("photo entries with fields that are not kept", ", ".join(extra))
@@ -477,7 +480,7 @@ def _photos(
             Photo(
                 file=str(entry.path),
                 name=relative.as_posix() if relative else entry.path.name,
-                place="" if len(sources) == 1 else entry.source.path.stem,
+                place="" if len(sources) == 1 else (entry.source.path.parent.name if alike else entry.source.path.stem),
                 split=entry.source.split,
                 size=size,
                 sha256=found.sha256,
@@ -485,9 +488,9 @@ def _photos(
                 turn=found.turn,
             )
         )
-    crowd = sum(mark.crowd for photo in photos for mark in photo.marks)
-    if crowd:
-        tally.add("crowd objects, kept as crowds (not learned, not scored)", "", crowd)
+    crowds = sum(mark.crowd for photo in photos for mark in photo.marks)
+    if crowds:
+        tally.add("crowd objects, kept as crowds (not learned, not scored)", "", crowds)
     empty = [photo.name for photo in photos if not photo.marks]
     for name in empty:
         tally.add("photos without objects, kept", name)

@@ -60,7 +60,7 @@ from maskwright.formats.planes import (
     save_png,
     scaled,
 )
-from maskwright.formats.runs import objects_of_ids, part_rles
+from maskwright.formats.runs import FRAYED, is_frayed, objects_of_ids, part_rles
 from maskwright.formats.shelf import Shelf
 from maskwright.formats.split_folders import splits_text
 from maskwright.pixels import Size
@@ -391,9 +391,10 @@ def _look(pair: Pair, how: _How, frame: MaskFrame) -> _Seen:
         palette = [*how.ground, *how.palette]
         labels, mixed, strange = assign(plane, palette, lossy)
         values = np.where(labels < len(how.ground), 0, labels + 1)
-        objects = tuple(
-            (palette[value - 1], part) for value, rle in objects_of_ids(values) for part in part_rles(rle, shape)
-        )
+        regions = objects_of_ids(values)
+        if any(is_frayed(rle) for _, rle in regions):
+            return _Seen(photo, size, FRAYED, hash=digest)
+        objects = tuple((palette[value - 1], part) for value, rle in regions for part in part_rles(rle, shape))
         return _Seen(photo, size, "", objects, mixed, (), tuple(strange), digest)
     if how.exact or not is_smeared(plane, lossy):
         values = np.where(np.isin(plane, how.ground), 0, plane + 1)  # black may be an object

@@ -36,7 +36,7 @@ from maskwright.formats import (
 )
 from maskwright.formats.coding import LARGE_PART, Census, Decision, Values, decide, look, masks_of
 from maskwright.formats.pairing import Pair, Pairing, Place, empty_folders
-from maskwright.formats.runs import parts_of_masks
+from maskwright.formats.runs import parts_of_masks, told_frayed
 from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.formats.soft_edges import cut_off, told_cut_off
@@ -563,9 +563,11 @@ class _Story:
             return
         self.masks += len(masks)
         parts = parts_of_masks([(rle, size) for _, rle, size in masks])
-        for (name, _, size), areas in zip(masks, parts, strict=True):
-            total = areas.sum()
-            if len(areas) > 1 and areas[1] >= LARGE_PART * total:
+        for (name, rle, size), areas in zip(masks, parts, strict=True):
+            total = pixels.area(rle, size) if areas is None else areas.sum()
+            if areas is None:
+                self.seen.add("frayed", name)
+            elif len(areas) > 1 and areas[1] >= LARGE_PART * total:
                 self.seen.add("several", name)
                 self.large += int((areas >= LARGE_PART * total).sum())
             if 2 * total > size[0] * size[1]:
@@ -589,6 +591,8 @@ class _Story:
                 f"in {count['covering']:,} of {self.masks:,} masks the object covers more than half of the photo"
                 f" ({shown['covering']}); if black is the object, invert the masks first"
             )
+        if count["frayed"]:
+            notes.append(told_frayed(plural(count["frayed"], "mask"), shown["frayed"]))
         if count["soft"]:
             notes.append(told_cut_off(plural(count["soft"], "mask"), shown["soft"]))
         if count["turned"]:

@@ -26,12 +26,13 @@ from maskwright.formats.layout import (
     pictures_in,
     some_pictures,
     split_folders,
+    told_apart,
     unmatched,
 )
 from maskwright.formats.listing import one_category
 from maskwright.formats.mask_files import Item, OneEach, read_items
 from maskwright.formats.pairing import MASK_WORDS, Place
-from maskwright.formats.split_folders import first_folder_split, kept_splits
+from maskwright.formats.split_folders import cut_split, first_folder_split, kept_splits
 from maskwright.settings import FormName, PrepareSettings
 
 NAME: FormName = "instance-files"
@@ -229,13 +230,17 @@ def _read_flat(places: Sequence[Place], work: Work) -> Reading:
     category_of = _categories(names, read, settings)
     categories = tuple(sorted(set(category_of.values())))
     say(f"understood: {_told_categories(categories, names, settings, read)}")
-    items = [*_items(read, category_of, {item.path for item in left_out})]
+    apart: tuple[str, ...] = ("",)
+    if len(places) > 1:
+        above = [place.photos.parent.name for place in places]
+        apart = told_apart([place.photos for place in places], above, [place.split for place in places], work)
+    items = [*_items(read, category_of, apart, {item.path for item in left_out})]
     told_splits, more = kept_splits((item.name, item.split) for item in items)
     notes += more
     if told_splits:
         say(f"understood: {told_splits}")
     else:
-        items = [*_items(read, category_of, {item.path for item in left_out}, split=False)]
+        items = [*_items(read, category_of, apart, {item.path for item in left_out}, split=False)]
     for note in notes:
         say(f"understood: {note}")
     objects = read_items(items, work, OneEach(settings.coding), problems)
@@ -278,21 +283,26 @@ def _told_categories(
 
 
 def _items(
-    read: Sequence[_Place], category_of: dict[tuple[str, str], str], left_out: set[Path], split: bool = True
+    read: Sequence[_Place],
+    category_of: dict[tuple[str, str], str],
+    apart: Sequence[str],
+    left_out: set[Path],
+    split: bool = True,
 ) -> Iterator[Item]:
-    for one in read:
+    for one, where in zip(read, apart, strict=True):
         for number, name in enumerate(one.photos):
             photo = one.place.photos / name
             if photo in left_out:
                 continue
             found = one.owners.get(number, [])
-            in_split, short = (one.place.split, name) if one.place.split else first_folder_split(name)
+            in_split = one.place.split or first_folder_split(name)[0]
+            short, place = cut_split(name, where) if split and not one.place.split else (name, where)
             yield Item(
                 photo,
-                short if split else name,
+                short,
                 tuple(one.place.masks / file for _, _, file in found),
                 tuple(category_of[category, one.place.category or ""] for _, category, _ in found),
-                place="" if len(read) == 1 else one.place.photos.parent.name,
+                place=place,
                 split=in_split if split else None,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,17 @@ from pathlib import Path
 from maskwright.dataset import Dataset
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
-from maskwright.formats import MASK_NAMES, PHOTO_NAMES, Skipped, is_text, plural, scan, subfolders, unreadable_names
+from maskwright.formats import (
+    MASK_NAMES,
+    PHOTO_NAMES,
+    Skipped,
+    Work,
+    is_text,
+    plural,
+    scan,
+    subfolders,
+    unreadable_names,
+)
 from maskwright.formats.folders import photo_folder
 from maskwright.formats.names import safe_name
 from maskwright.formats.planes import named_folder
@@ -70,6 +81,28 @@ def split_folders(root: Path) -> list[tuple[Path, str, str | None]]:
         if split is not None:
             found.append((folder, split, category))
     return found
+
+
+def told_apart(
+    folders: Sequence[Path], usual: Sequence[str], splits: Sequence[str | None], work: Work
+) -> tuple[str, ...]:
+    """Return what tells photo folders apart where they hold equal names, in short or, where that is not enough, whole.
+
+    Args:
+        folders: The folders of photos.
+        usual: What tells each apart in short.
+        splits: The split of each, within which names must differ; made anew, photos of any two may come into one.
+        work: Whether splits are made anew, and the folder that holds it all.
+
+    Returns:
+        For each folder `usual`, if these differ; else its path in the folder that the user named.
+    """
+    kept = not work.settings.resplit
+    if max(Counter((split if kept else None, name) for split, name in zip(splits, usual, strict=True)).values()) == 1:
+        return tuple(usual)
+    return tuple(
+        folder.relative_to(work.root).as_posix() if work.root in folder.parents else folder.name for folder in folders
+    )
 
 
 def pair_in(folder: Path, settings: PrepareSettings) -> tuple[Path | None, Path | None]:

@@ -28,7 +28,7 @@ from maskwright.formats import (
 from maskwright.formats.coding import Census, Coding, Decision, Values, decide, look, masks_of
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import mask_problems
-from maskwright.formats.runs import part_areas
+from maskwright.formats.runs import part_areas, told_frayed
 from maskwright.formats.scattered import Scattered
 from maskwright.formats.shelf import Pack, Shelf, Singly, packed, unpacked
 from maskwright.formats.soft_edges import cut_off, told_cut_off
@@ -435,12 +435,15 @@ class _Story:
             self.scattered.add(name, found, size)
         elif rules.meaning.several:
             areas = part_areas(found[0], size)
-            large = int((areas >= LARGE_PART * areas.sum()).sum())
+            total = pixels.area(found[0], size)
+            large = 0 if areas is None else int((areas >= LARGE_PART * total).sum())
             self.masks["all"] += 1
+            if areas is None:
+                self.seen.add("frayed", name)
             if large > 1:
                 self.seen.add("several", name)
                 self.masks["large"] += large
-            if 2 * int(areas.sum()) > size[0] * size[1]:
+            if 2 * total > size[0] * size[1]:
                 self.seen.add("covering", name)
 
     def notes(self, settings: PrepareSettings) -> Iterator[str]:
@@ -463,6 +466,8 @@ class _Story:
                 f"in {count['covering']:,} of {self.masks['all']:,} masks the object covers more than half of the"
                 f" photo ({shown['covering']}); if black is the object, invert the masks first"
             )
+        if count["frayed"]:
+            yield told_frayed(plural(count["frayed"], "mask image"), shown["frayed"])
         if count["soft"]:
             yield told_cut_off(plural(count["soft"], "mask image"), shown["soft"])
         if count["twice"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +10,38 @@ from hotcoco import mask as codec
 from numpy.typing import NDArray
 
 from maskwright import pixels
+from maskwright.errors import UserError
 from maskwright.pixels import Size
 
 Runs = NDArray[np.int64]
+
+MOST_BYTES = 2_000_000
+"""An RLE of more bytes than this is frayed: noise or dithering, not the outline of objects, and is not taken apart."""
+
+_DENSE, _FEW = 8, 256
+"""An id image of which more than one pixel in so many differs from the one above, and that has no more values than so
+many, is noise of which each value is encoded by itself: all runs together would take gigabytes."""
+
+BATCH_BYTES = 1_000_000
+"""So many bytes of RLE are looked at together, which takes some hundred times as much memory."""
+
+
+TOO_MANY = "masks have so many specks or holes that their parts cannot each be an object"
+FRAYED = "has a colour or value in so many specks or holes that its parts cannot each be an object"
+LEAVE_WHOLE = "leave out --parts separate; if that is dithering or noise, export masks without it"
+
+
+def is_frayed(rle: bytes) -> bool:
+    """Tell whether a mask has so many runs that its parts are not looked for: that would take gigabytes."""
+    return len(rle) > MOST_BYTES
+
+
+def told_frayed(masks: str, shown: str) -> str:
+    """Say that parts were not counted; `masks` counts the mask images, `shown` names some."""
+    return (
+        f"{masks} with so many specks or holes that the parts were not counted ({shown}); if that is dithering or"
+        " noise, export masks without it"
+    )
 
 
 def from_edges(edges: Runs, size: Size) -> bytes:
@@ -47,9 +76,14 @@ def objects_of_ids(values: NDArray[Any]) -> list[tuple[int, bytes]]:
     flat = values.ravel(order="F")
     if not flat.size:
         return []
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    ends = np.concatenate([starts[1:], [flat.size]])
+    changes = flat[1:] != flat[:-1]
+    if np.count_nonzero(changes) > flat.size // _DENSE and len(numbers := np.unique(flat)) <= _FEW:
+        return [(value, pixels.encode(values == value)) for value in numbers.tolist() if value]
+    # No photo has so many pixels that int32, half of the usual, is not enough.
+    starts = np.append(np.int32(0), np.flatnonzero(changes).astype(np.int32) + np.int32(1))
+    ends = np.append(starts[1:], np.int32(flat.size))
     kinds = flat[starts]
+    del flat, changes
     inside = kinds != 0
     starts, ends, kinds = starts[inside], ends[inside], kinds[inside]
     order = np.argsort(kinds, kind="stable")
@@ -148,17 +182,43 @@ def _label(pieces: _Pieces) -> tuple[NDArray[np.int32], int]:
     return np.array([renamed[part] for part in parts], dtype=np.int32)[label], len(renamed)
 
 
-def part_areas(rle: bytes, size: Size) -> NDArray[np.int64]:
-    """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`."""
+def part_areas(rle: bytes, size: Size) -> NDArray[np.int64] | None:
+    """Return the pixels of each connected part (8 neighbours) of a mask, largest first; `(parts,)`.
+
+    `None` if it is frayed.
+    """
     return parts_of_masks([(rle, size)])[0]
 
 
-def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64]]:
+def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64] | None]:
     """Return the pixels of each connected part of many masks, as `part_areas`, in a third of the time for each.
 
     Args:
         masks: The RLE and `(height, width)` of each.
     """
+    found: list[NDArray[np.int64] | None] = [None] * len(masks)
+    for batch in _batches([rle for rle, _ in masks]):
+        for k, areas in zip(batch, _parts_of_batch([masks[k] for k in batch]), strict=True):
+            found[k] = areas
+    return found
+
+
+def _batches(rles: Sequence[bytes]) -> Iterator[list[int]]:
+    """Yield the positions of those that are not frayed, a few at a time."""
+    batch, size = list[int](), 0
+    for k, rle in enumerate(rles):
+        if is_frayed(rle):
+            continue
+        if batch and size + len(rle) > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(k)
+        size += len(rle)
+    if batch:
+        yield batch
+
+
+def _parts_of_batch(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64]]:
     counts, number = pixels.runs_of_masks([rle for rle, _ in masks])
     if not len(counts):
         return [np.zeros(0, dtype=np.int64) for _ in masks]
@@ -172,7 +232,13 @@ def parts_of_masks(masks: Sequence[tuple[bytes, Size]]) -> list[NDArray[np.int64
 
 
 def part_rles(rle: bytes, size: Size) -> list[bytes]:
-    """Split a mask into its connected parts (8 neighbours), largest first."""
+    """Split a mask into its connected parts (8 neighbours), largest first.
+
+    Raises:
+        UserError: If it is frayed; who can name the mask asks `is_frayed` before.
+    """
+    if is_frayed(rle):
+        raise UserError(TOO_MANY, [f"a mask of {size[1]} x {size[0]} pixels"], LEAVE_WHOLE)
     counts = pixels.runs(rle)
     pieces = _pieces(counts, np.array([len(counts)]), [size])
     starts, ends = pieces.starts, pieces.ends
@@ -183,9 +249,11 @@ def part_rles(rle: bytes, size: Size) -> list[bytes]:
         return [rle]
     areas = np.zeros(count, dtype=np.int64)
     np.add.at(areas, labels, ends - starts)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(count + 1))
     result = []
     for label in np.argsort(-areas, kind="stable"):
-        mine = labels == label
+        mine = order[bounds[label] : bounds[label + 1]]
         edges = np.stack([starts[mine], ends[mine]], axis=1).ravel()
         # Runs that were cut at a column's end are one run again.
         joined = np.flatnonzero(edges[2::2] == edges[1:-1:2])

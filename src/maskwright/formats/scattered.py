@@ -88,6 +88,8 @@ class Scattered:
 
 
 def _parts(rle: bytes, size: Size) -> int:
-    """Count the connected parts of a mask that are no crumbs."""
+    """Count the connected parts of a mask that are no crumbs; one that is frayed is taken for two."""
     areas = part_areas(rle, size)
+    if areas is None:
+        return 2
     return int((areas >= PART * areas[0]).sum()) if len(areas) else 0

@@ -22,7 +22,7 @@ def cut_off(
     if decision is not None and (decision.coding != "binary" or not decision.is_read(values)):
         return ()
     soft = values.kind != "colour" and values.top > 1 and values.changed and not values.lossy and values.weak > WEAK
-    return ((mask, values.weak),) if soft and any(len(pixels.runs(rle)) > 1 for rle in rles) else ()
+    return ((mask, values.weak),) if soft and not all(map(pixels.is_empty, rles)) else ()
 
 
 def told_cut_off(masks: str, shown: str) -> str:

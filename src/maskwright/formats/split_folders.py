@@ -36,6 +36,20 @@ def first_folder_split(name: str) -> tuple[str | None, str]:
     return (None, name) if split is None else (split, rest)
 
 
+def cut_split(name: str, place: str = "") -> tuple[str, str]:
+    """Return a photo's name without the first folder if that tells a split, and its place with it.
+
+    The place keeps what the name loses, so that photos of equal names stay apart where they come into one split.
+
+    Example:
+        >>> cut_split("train/a/1.jpg"), cut_split("train/1.jpg", "raw"), cut_split("a/1.jpg", "raw")
+        (('a/1.jpg', 'train'), ('1.jpg', 'raw/train'), ('a/1.jpg', 'raw'))
+    """
+    split, short = first_folder_split(name)
+    first = "" if split is None else name.partition("/")[0]
+    return short, "/".join(part for part in (place, first) if part)
+
+
 def splits_text(splits: Iterable[str | None]) -> str:
     """Say which splits the folders give; empty if not every photo has one."""
     have = set(splits)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import (
     LOSSY_SUFFIXES,
     Losses,
+    Plane,
     drawn,
     mask_problems,
     may_scale,
@@ -70,6 +71,9 @@ MOST_VALUES = 32
 
 BORDER_SHARE = 0.9
 """A border is one if at least this share of its pixels is in parts that touch both object and ground."""
+
+_MOST_COUNTED = 1 << 22
+"""So many numbers are counted at once, for which numpy makes each of them eight bytes wide."""
 
 _EDGE = -1  # stands for a value between ground and object that is an edge only
 _BREED = re.compile(r"([A-Za-z][A-Za-z_]*?)_\d+")
@@ -182,8 +186,8 @@ def _kind(masks: Sequence[frozenset[int]], *, strict: bool) -> Kind | None:
     return None
 
 
-def _values(path: Path) -> tuple[dict[int, int], NDArray[np.int64], bool]:
-    """Return the values of a mask with their pixels, the plane, and whether it is stored with loss.
+def _values(path: Path) -> tuple[dict[int, int], Plane, bool]:
+    """Return the values of a mask with their pixels, the plane (uint8 or uint16), and whether it is stored with loss.
 
     Raises:
         UnreadableImage: If it is no picture of numbers.
@@ -193,12 +197,36 @@ def _values(path: Path) -> tuple[dict[int, int], NDArray[np.int64], bool]:
         if not (np.array_equal(plane >> 16, plane & 255) and np.array_equal((plane >> 8) & 255, plane & 255)):
             raise UnreadableImage("is a colour picture, not one of numbers")
         plane = plane & 255
-    if int(plane.max(initial=0)) > 65535:
-        raise UnreadableImage(f"has the value {int(plane.max())}, more than any trimap")
-    counts = np.bincount(plane.ravel())
+    top = int(plane.max(initial=0))
+    if top > 65535:
+        raise UnreadableImage(f"has the value {top}, more than any trimap")
+    plane = plane.astype(np.uint8 if top < 256 else np.uint16, copy=False)
+    counts = _counted(plane, top)
     found = np.flatnonzero(counts)
     values = {int(value): int(counts[value]) for value in found}
-    return values, plane.astype(np.int64), path.suffix.lower() in LOSSY_SUFFIXES
+    return values, plane, path.suffix.lower() in LOSSY_SUFFIXES
+
+
+def _counted(plane: Plane, top: int) -> NDArray[np.int64]:
+    """Count how often each value from 0 to `top` stands in a plane; `(top + 1,)`."""
+    counts = np.zeros(top + 1, dtype=np.int64)
+    for lines in _lines(plane):
+        some = lines[lines > 0]
+        if len(some):
+            least = int(some.min())
+            seen = np.bincount(some - least)
+            counts[least : least + len(seen)] += seen
+    counts[0] = plane.size - counts.sum()
+    return counts
+
+
+def _lines(*planes: Plane) -> Iterator[Any]:
+    """Yield a few lines of a plane at a time; of several, each time a tuple of the same lines of all."""
+    height, width = planes[0].shape
+    step = max(1, _MOST_COUNTED // max(width, 1))
+    for start in range(0, height, step):
+        some = tuple(plane[start : start + step] for plane in planes)
+        yield some if len(some) > 1 else some[0]
 
 
 def read(found: Found, work: Work) -> Reading:
@@ -334,25 +362,37 @@ def _survey(mask: str) -> _Survey | None:
     return _Survey(found, *_lie(plane)) if MATTING.border in found and found <= MATTING.values else _Survey(found)
 
 
-def _lie(plane: NDArray[np.int64]) -> tuple[int, int, int, int]:
-    """Return how the border of matting lies in a mask: the numbers of `_Survey`."""
+def _lie(plane: Plane) -> tuple[int, int, int, int]:
+    """Return how the border of matting lies in a mask: the numbers of `_Survey`; takes some 8 bytes a pixel.
+
+    Args:
+        plane: `(H, W)` uint8.
+    """
     from scipy import ndimage
 
+    edged, bare = (_neighbours(plane == MATTING.object, plane == value) for value in (MATTING.border, 0))
     near = np.ones((3, 3), dtype=np.bool_)
     parts, count = ndimage.label(plane == MATTING.border, near)
     touches = np.ones(count + 1, dtype=np.bool_)
     for value in (MATTING.object, 0):
         touched = np.zeros(count + 1, dtype=np.bool_)
-        touched[parts[ndimage.binary_dilation(plane == value, near)]] = True
+        for some_parts, beside in _lines(parts, ndimage.binary_dilation(plane == value, near)):
+            touched[some_parts[beside]] = True
         touches &= touched
-    areas = np.bincount(parts.ravel(), minlength=count + 1)
+    areas = _counted(parts, count)
     areas[0] = 0
-    sides = ((plane[:, 1:], plane[:, :-1]), (plane[1:], plane[:-1]))
-    pairs = [
-        sum(int(np.count_nonzero((a + b == MATTING.object + value) & (a != b))) for a, b in sides)
-        for value in (MATTING.border, 0)
-    ]
-    return int(areas.sum()), int(areas[touches].sum()), pairs[0], pairs[1]
+    return int(areas.sum()), int(areas[touches].sum()), edged, bare
+
+
+def _neighbours(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
+    """Count the pairs of pixels, side by side or one above the other, of which each is in another one of two masks."""
+    pairs = (
+        (one[:, 1:], other[:, :-1]),
+        (one[:, :-1], other[:, 1:]),
+        (one[1:], other[:-1]),
+        (one[:-1], other[1:]),
+    )
+    return sum(int(np.count_nonzero(a & b)) for a, b in pairs)
 
 
 def _look(pair: Pair, value: int, resize: bool, frame: MaskFrame) -> _Seen:

@@ -20,7 +20,7 @@ from maskwright.files import UnreadableImage, sha256
 from maskwright.formats import plural, some
 from maskwright.formats.photos import Sight, sight
 from maskwright.formats.planes import Item, Plane, hex_colour, may_scale, pack, read_plane, scaled
-from maskwright.formats.runs import objects_of_ids, part_rles
+from maskwright.formats.runs import FRAYED, is_frayed, objects_of_ids, part_rles
 from maskwright.pixels import Size
 from maskwright.settings import MaskFrame
 
@@ -183,6 +183,8 @@ def look(item: Item, labels: tuple[Label, ...] | None, of_objects: bool, resize:
     if not of_objects:
         classes = planes[0]
         regions = objects_of_ids(np.maximum(classes, 0))
+        if any(is_frayed(rle) for _, rle in regions):
+            return Seen(photo, faults=((str(item.masks[0]), FRAYED),))
         parts = tuple((part, ((key, 1),)) for key, rle in regions for part in part_rles(rle, shape))
         return Seen(photo, size, (), parts, int((classes < 0).sum()), 0, as_voc, hashes)
     numbers = planes[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskwright.columns import crowd_of
 from maskwright.dataset import read_json
 from maskwright.errors import UserError
 from maskwright.shards import split_files
@@ -182,8 +183,8 @@ def _train_split(data: Path | None) -> tuple[int | None, dict[str, int]]:
         names = {item["id"]: str(item["name"]) for document in documents for item in document["categories"]}
         counts = dict.fromkeys(names.values(), 0)
         for item in (item for document in documents for item in document["annotations"]):
-            if not item.get("iscrowd"):
+            if not crowd_of(item.get("iscrowd")):
                 counts[names[item["category_id"]]] += 1
         return sum(len(document["images"]) for document in documents) if documents else None, counts
-    except (UserError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError, ValueError):
         return None, {}  # the run's data may have moved; the page then gives no advice that needs it
