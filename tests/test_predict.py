@@ -468,6 +468,9 @@ def test_the_photos_and_the_run_are_never_replaced(run, data, tmp_path):
         f"  {photos} and {photos}\nfix: name another output"
     )
     message(predict, run, photos, run, overwrite=True)
+    for name, out in (("annotations/instances_tes*.json", data), ("annotations/instances_test.json", photos)):
+        assert "the output must not be the input or hold it" in message(predict, run, data / name, out, overwrite=True)
+    assert "the output must not be" in message(predict, run, data, photos, split="test", overwrite=True)
     assert sorted(photos.iterdir()) == before
     assert (run / "run.json").is_file()
 

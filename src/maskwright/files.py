@@ -155,11 +155,11 @@ def refuse_input(out: Path, *read: Path) -> None:
         UserError: With another name as the fix; `--overwrite` does not help.
     """
     place = out.resolve()
-    held = [path for path in read if path.resolve().is_relative_to(place)]
+    held = dict.fromkeys(path for path in read if path.resolve().is_relative_to(place))
     if held:
         raise UserError(
             "the output must not be the input or hold it: replacing it would delete the input",
-            [f"{out} and {path}" for path in held],
+            [f"{out} and {path}" for path in held if held.keys().isdisjoint(path.parents)],
             "name another output",
         )
 

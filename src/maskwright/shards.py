@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskwright.errors import UserError
+from maskwright.objects import SPLITS
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.json", re.DOTALL)
 
@@ -63,6 +64,25 @@ def named_files(path: Path) -> list[Path]:
 def coco_files(path: Path) -> list[Path]:
     """Return the file that a path names, or the shards that it stands for as `find_shards` says."""
     return [path] if path.is_file() else find_shards(path)
+
+
+def meant_by(path: Path) -> list[Path]:
+    """Return everything that a path to be read stands for, so that no output replaces it: itself, or shards.
+
+    What cannot be read is left for the reading to refuse.
+    """
+    try:
+        found = coco_files(path)
+    except (UserError, OSError):
+        found = []
+    return [path, *found] if path.is_dir() else found or [path]
+
+
+def parts_of(data: Path) -> list[Path]:
+    """Return a prepared data folder and what it is made of, as far as it is there, so that no output replaces it."""
+    place = data / "annotations"
+    files = [file for split in SPLITS for file in meant_by(place / f"instances_{split}.json")]
+    return [path for path in [data, place, *(data / split for split in SPLITS), *files] if path.exists()]
 
 
 def means_coco(path: Path) -> bool:
