@@ -42,6 +42,7 @@ ORDER = (
     "survey",
     "rows",
     "splits",
+    "refusals",
     "prepare",
     "masks",
     "rarity",
