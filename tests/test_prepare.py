@@ -378,7 +378,7 @@ def test_data_in_shards_is_prepared_again_like_data_in_files(tmp_path):
 def test_shards_are_named_in_every_way_that_they_are_loaded_by(tmp_path):
     for split in ("train", "val"):
         world(tmp_path / "raw" / f"nut_{split}", [f"{split}{n}" for n in range(4)])
-    data = tmp_path / "DATA"
+    data = tmp_path / "data [v2]"  # which is no pattern
     prepare(tmp_path / "raw", out=data, shard=3)
     place = data / "annotations"
     for number, name in enumerate(("instances_train.json", "instances_train-*.json", "instances_train-*")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -92,8 +93,8 @@ def means_coco(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() == ".json"
     found = shards_of(path.parent, path.stem)
-    if not found and glob.has_magic(str(path)):
-        found = [Path(name) for name in glob.glob(str(path))]
+    if not found:
+        found = _matching(path) or []
     return bool(found) and all(item.suffix.lower() == ".json" for item in found)
 
 
@@ -144,16 +145,31 @@ def find_shards(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(item for item in path.iterdir() if _SHARD.fullmatch(item.name))
         what = "the folder has no shards of a COCO file"
-    elif glob.has_magic(str(path)):
-        found = sorted(Path(name) for name in glob.glob(str(path)))
-        what = "the pattern matches no file"
+    elif named := shards_of(path.parent, path.stem):
+        return _complete(named)
     else:
-        return _complete(shards_of(path.parent, path.stem))
+        matching = _matching(path)
+        if matching is None:
+            return []
+        found = matching
+        what = "the pattern matches no file"
     if not found:
         raise UserError(what, [str(path)], f"name the file, or shards such as {shard_name('instances_train', 0, 12)}")
     if not path.is_dir() and not any(_SHARD.fullmatch(item.name) for item in found):
         return found  # a pattern names exactly what it names
     return _complete(found)
+
+
+def _matching(path: Path) -> list[Path] | None:
+    """Return the files that a pattern matches, by name; `None` if the path is no pattern.
+
+    What is there by its very name is no pattern, such as the folder `data [v2]`.
+    """
+    folder = next((folder for folder in path.parents if folder.is_dir()), Path(path.anchor))
+    rest = str(path.relative_to(folder))
+    if not glob.has_magic(rest):
+        return None
+    return sorted(Path(name) for name in glob.glob(os.path.join(glob.escape(str(folder)), rest)))
 
 
 def _complete(found: Iterable[Path]) -> list[Path]:
