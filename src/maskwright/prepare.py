@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import nlargest
@@ -57,7 +57,7 @@ SOFTEST = 12
 
 _FATES = '  "files": ['
 
-__all__ = ["Prepared", "place_of", "prepare", "story_of"]
+__all__ = ["Prepared", "fates_of", "place_of", "prepare", "story_of"]
 
 
 @dataclass(frozen=True)
@@ -580,6 +580,21 @@ def story_of(data: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return story if isinstance(story, dict) else {}
+
+
+def fates_of(data: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the `prepare.json` of a data folder says of each file, one at a time, since there may be millions.
+
+    Raises:
+        OSError, ValueError: If there is none that `prepare` wrote.
+    """
+    with (data / "prepare.json").open(encoding="utf-8") as handle:
+        for line in handle:
+            if line.startswith(_FATES):
+                break
+        for line in handle:
+            if line.startswith(SEPARATOR[2:]):
+                yield json.loads(line.rstrip(",\n"))
 
 
 def _text(path: Path) -> str:
