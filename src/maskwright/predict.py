@@ -22,7 +22,7 @@ from maskwright.files import (
     read_photo,
     refuse_input,
 )
-from maskwright.formats import plural, some
+from maskwright.formats import is_text, plural, some, unreadable_names
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.run import Run
@@ -195,6 +195,9 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
         raise UserError(
             "the folder has no photos", [str(photos), *links], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
         )
+    unwritable = [repr(str(path)) for path in files if not is_text(path.relative_to(root).as_posix())]
+    if unwritable:
+        raise unreadable_names(unwritable)
     result: list[tuple[Image, Path]] = []
     wrong: list[str] = []
     for path in files:
