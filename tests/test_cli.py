@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import io
+import json
 import subprocess
 import sys
 import types
@@ -310,3 +312,29 @@ def test_a_reader_that_goes_away_is_not_a_bug():
         assert process.stderr.read() == b""
         process.stderr.close()
         assert process.wait() == 0
+
+
+def test_what_the_terminal_cannot_print_is_printed_as_escapes(monkeypatch):
+    for encoding, expected in (("utf-8", "nut\\ud800 é"), ("ascii", "nut\\ud800 \\xe9")):
+        out, err = io.BytesIO(), io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding=encoding))
+        cli._say("nut\ud800 é")
+        assert cli._fail("nut\ud800 é", 2) == 2
+        assert out.getvalue().decode(encoding) == err.getvalue().decode(encoding) == expected + "\n"
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("verb", ["check", "masks"])
+def test_half_a_character_in_a_category_is_a_mistake_of_the_user(tmp_path, capsys, verb):
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.parent.mkdir()
+    box = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    image = {"id": 1, "file_name": "a.png", "width": 20, "height": 20}
+    document = {"images": [image], "categories": [{"id": 1, "name": "nut\ud800"}], "annotations": [box]}
+    path.write_text(json.dumps(document))
+    typed = {"check": [str(tmp_path)], "masks": [str(path), "-o", str(tmp_path / "out")]}
+    code, _, err = run(capsys, verb, *typed[verb])
+    assert code == 2
+    assert "categories[0]: name 'nut\\ud800' has half a character" in err
+    assert not (tmp_path / "out").exists()

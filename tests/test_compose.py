@@ -448,6 +448,11 @@ def test_the_output_must_not_hold_the_input(data, blue):
         compose(data, blue, blue, overwrite=True)
     with pytest.raises(UserError, match="the output must not be the input or hold it"):
         compose(data, blue, data, overwrite=True)
+    photos = sorted(data.rglob("*"))
+    for out in (data / "train", data / "annotations", data / "annotations" / "instances_train.json", blue):
+        with pytest.raises(UserError, match="the output must not be the input or hold it"):
+            compose(data, blue.parent, out, overwrite=True)
+    assert sorted(data.rglob("*")) == photos
 
 
 def test_a_failure_leaves_nothing_behind(data, blue, tmp_path, monkeypatch):

@@ -268,6 +268,11 @@ def test_an_existing_page_is_not_replaced_unasked(clean, tmp_path):
 def test_the_data_folder_is_not_replaced(clean):
     with pytest.raises(UserError, match="the output must not be the input or hold it"):
         contact_sheet(found(clean), clean, clean, overwrite=True)
+    annotations = clean / "annotations" / "instances_train.json"
+    before = annotations.read_bytes()
+    with pytest.raises(UserError, match="the output must not be the input or hold it"):
+        contact_sheet(found(clean), clean, annotations, overwrite=True)
+    assert annotations.read_bytes() == before
 
 
 def test_a_window_is_4_by_3_inside_the_photo_and_holds_the_object():

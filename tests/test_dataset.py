@@ -297,11 +297,25 @@ def test_annotations_that_cannot_be_read_are_named(changes, message):
         ({"file_name": ""}, "images[0]: file_name is empty"),
         ({"id": None}, "images[0]: int()"),
         ({"width": float("inf")}, "images[0]: cannot convert float infinity"),
+        ({"file_name": "a\ud800.jpg"}, "images[0]: file_name 'a\\ud800.jpg' has half a character"),
     ],
 )
 def test_images_that_cannot_be_read_are_named(changes, message):
     image = document()["images"][0] | changes
     assert message in problem_of(document(images=[image], annotations=[]))
+
+
+def test_half_a_character_is_refused_in_names_and_kept_elsewhere(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(document(categories=[{"id": 1, "name": "nut\ud800"}])))
+    with pytest.raises(UserError) as caught:
+        Dataset.load(path)
+    assert str(caught.value) == (
+        f"the COCO file has entries that cannot be read\n  {path}: categories[0]: name 'nut\\ud800' has half a"
+        " character, which cannot be written as UTF-8\nfix: mend or remove these entries"
+    )
+    path.write_text(json.dumps(document(info={"description": "\ud800"})))
+    assert Dataset.load(path).info == {"description": "\ud800"}
 
 
 def test_all_bad_entries_are_told_at_once():

@@ -284,6 +284,11 @@ def test_shards_are_scored_like_one_file(files, tmp_path):
     assert one.counts["objects"] == 2
     assert one.photos == str(tmp_path / "val")
     assert refused(tmp_path / "run", files[1]).startswith("a COCO file is needed, and this is a folder")
+    out = place / "instances_val-00001-of-00003.json"
+    before = out.read_bytes()
+    for path in (place, place / "instances_val.json", str(tmp_path / "annot*" / "instances_val-*.json")):
+        assert refused(path, files[1], out, overwrite=True).startswith("the output must not be the input or hold it")
+    assert out.read_bytes() == before
 
 
 def test_an_evaluation_during_training_is_quick_enough_to_repeat(files):

@@ -385,11 +385,13 @@ def test_a_file_that_cannot_be_read_is_not_called_the_output(tmp_path):
 
 
 def test_json_is_readable_keeps_words_and_refuses_nan(tmp_path):
+    files.write_json(tmp_path / "in" / "half.json", {"a\ud800\\": "\\\udcffé"})
+    assert json.loads((tmp_path / "in" / "half.json").read_text(encoding="utf-8")) == {"a\ud800\\": "\\\udcffé"}
     files.write_json(tmp_path / "j.json", {"name": "Zähler", "n": None})
     assert (tmp_path / "j.json").read_text() == '{\n  "name": "Zähler",\n  "n": null\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "k.json", float("nan"))
-    assert os.listdir(tmp_path) == ["j.json"]
+    assert sorted(os.listdir(tmp_path)) == ["in", "j.json"]
 
 
 def test_sha256(tmp_path):

@@ -230,6 +230,74 @@ def test_shards_of_a_coco_file_are_watched_like_a_file(stages, raw, tmp_path):
     assert make(named, work, **given).done == ("prepare",)
 
 
+def replaced(path, colour):
+    """Write a picture as editors do: a new file that takes the name, so that other links keep the old content."""
+    with Image.open(path) as old:
+        Image.new("RGB", old.size, colour).save(path.with_name("new.png"))
+    path.with_name("new.png").replace(path)
+
+
+@pytest.mark.parametrize("named", ["coco/annotations/instances_train.json", "co*/annotations/instances_tr*.json"])
+def test_photos_beside_an_annotation_file_are_watched(stages, raw, tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    prepare(raw, out="coco")
+    work, given = tmp_path / "work", {"val_share": 0.3, "test_share": 0.3}
+    make(named, work, **given)
+    assert make(named, work, **given).done == ()
+    replaced(tmp_path / "coco" / "train" / "train1.jpg", "red")
+    lines = []
+    assert make(named, work, say=lines.append, **given).done[:2] == ("prepare", "train")
+    assert "prepare: done again, since the photos and masks changed" in lines
+    (new,) = (work / "data").glob("*/train1.jpg")
+    assert new.read_bytes() == (tmp_path / "coco" / "train" / "train1.jpg").read_bytes()
+    assert make(named, work, **given).done == ()
+    replaced(tmp_path / "coco" / "test" / "test0.jpg", "red")  # which was not read
+    assert make(named, work, **given).done == ()
+    os.utime(tmp_path / "coco" / "annotations" / "instances_train.json", (1, 1))
+    assert make(named, work, **given).done == ("prepare",)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")  # names that were typed start elsewhere now
+    assert make(f"../{named}", work, **given).done == ()
+
+
+def test_photos_behind_a_link_are_watched_and_those_in_raw_are_not_read_twice(stages, raw, tmp_path):
+    make(raw, tmp_path / "work")
+    assert json.loads((tmp_path / "work" / "make.json").read_text())["stages"]["prepare"]["read"] is None
+    elsewhere = tmp_path / "elsewhere"
+    (raw / "hammer_train" / "rgb").rename(elsewhere)
+    (raw / "hammer_train" / "rgb").symlink_to(elsewhere)
+    make(raw, tmp_path / "work")
+    assert make(raw, tmp_path / "work").done == ()
+    replaced(elsewhere / "train1.jpg", "red")
+    assert make(raw, tmp_path / "work").done[:2] == ("prepare", "train")
+
+
+def test_a_photo_that_changes_while_it_is_read_is_read_again(stages, raw, tmp_path, monkeypatch):
+    prepare(raw, out=tmp_path / "coco")
+    named, given = tmp_path / "coco" / "annotations" / "instances_train.json", {"val_share": 0.3, "test_share": 0.3}
+
+    def slow(*args, **kwargs):
+        prepare(*args, **kwargs)
+        replaced(tmp_path / "coco" / "train" / "train1.jpg", "red")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["maskwright.prepare"], "prepare", slow)
+        make(named, tmp_path / "work", **given)
+    assert make(named, tmp_path / "work", **given).done[:2] == ("prepare", "train")
+    assert make(named, tmp_path / "work", **given).done == ()
+
+
+def test_a_record_without_what_was_read_prepares_again(stages, raw, tmp_path):
+    make(raw, tmp_path / "work")
+    path = tmp_path / "work" / "make.json"
+    story = json.loads(path.read_text())
+    del story["stages"]["prepare"]["read"]
+    path.write_text(json.dumps(story))
+    lines = []
+    assert make(raw, tmp_path / "work", say=lines.append).done == ("prepare",)
+    assert "prepare: done again, since it was not written down what it had read" in lines
+
+
 def test_an_output_that_is_gone_is_made_again(stages, raw, tmp_path):
     make(raw, tmp_path / "work")
     (tmp_path / "work" / "report.html").unlink()

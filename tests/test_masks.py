@@ -379,6 +379,25 @@ def test_the_input_is_never_replaced(tmp_path):
     assert files_of(file.parent) == ["d.json"]
 
 
+def test_no_way_of_naming_the_input_lets_it_or_its_photos_be_replaced(tmp_path, monkeypatch):
+    data = tmp_path / "DATA"
+    whole = dataset(truth(1, 1, LEFT), truth(2, 1, RIGHT), names=("0.png", "1.png"))
+    write_shards(whole, data / "annotations", "instances_val", 1)
+    (data / "val").mkdir()
+    for name in ("0.png", "1.png"):
+        PillowImage.new("RGB", (SIZE[1], SIZE[0])).save(data / "val" / name)
+    before = files_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("DA*/annotations/instances_val-*.json", "DATA/annotations/instances_val.json", "DATA/annotations"):
+        for out in ("DATA", "DATA/annotations", "DATA/val", "DATA/annotations/instances_val-00000-of-00002.json"):
+            with pytest.raises(UserError, match="the output must not be the input or hold it"):
+                mw.masks(name, out, overwrite=True)
+            assert files_of(tmp_path) == before, (name, out)
+    (data / "annotations" / "instances_val-00001-of-00002.json").unlink()
+    with pytest.raises(UserError, match="shards of the dataset are missing"):
+        mw.masks("DATA/annotations/instances_val.json", "out")
+
+
 def test_an_unknown_setting_offers_the_nearest(tmp_path):
     with pytest.raises(UserError, match="  from; did you mean 'form'"):
         mw.masks(tmp_path / "d.json", tmp_path / "out", **{"from": "ids"})

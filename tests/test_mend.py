@@ -425,6 +425,34 @@ def test_what_a_file_was_is_kept_and_never_replaced(tmp_path):
     assert said[-1] == f"replaced: {path_of(data)} (as it was: instances_train.json.before-fix-2)"
 
 
+def test_half_a_character_in_text_that_nobody_looks_at_stays(tmp_path):
+    part = sound()
+    part["annotations"][0] |= {"area": 1, "caption": "\\\udcff"}
+    part["images"][0]["coco_url"] = "http://x/\ud800é"
+    part["info"] = {"description": "\ud800"}
+    data = world(tmp_path, train=part, val=sound())
+    mend(data, found(data))
+    done = content(data)
+    assert done["annotations"][0] == part["annotations"][0] | {"area": 400}
+    assert (done["images"], done["info"]) == (part["images"], part["info"])
+    assert counts(found(data)) == {}
+
+
+def test_what_cannot_be_written_leaves_nothing_beside_the_file(tmp_path, monkeypatch):
+    part = sound()
+    part["annotations"][0]["area"] = 1
+    data = world(tmp_path, train=part, val=sound())
+    facts, before = found(data), files(data)
+
+    def fails(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("maskwright.mend.json.dumps", fails)
+    with pytest.raises(MemoryError):
+        mend(data, facts)
+    assert files(data) == before
+
+
 def test_many_offenders_are_counted(tmp_path):
     part = sound(8)
     for item in part["annotations"]:

@@ -441,6 +441,14 @@ def test_a_photo_that_is_cut_off_leaves_nothing_half_done(run, data, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["cut.png"]
 
 
+def test_photos_whose_names_are_no_text_are_refused_before_any_is_looked_at(data, tmp_path):
+    """They could not be written in detections.json, which would show after the last photo."""
+    shutil.copy(data / "test" / sorted(os.listdir(data / "test"))[0], os.fsencode(tmp_path) + b"/\xff.png")
+    said = message(find_photos, tmp_path)
+    assert said.startswith("file names must be valid UTF-8\n")
+    assert "\\udcff.png" in said
+
+
 def test_a_split_that_is_not_there_is_refused(run, album, tmp_path):
     assert message(predict, run, album, tmp_path / "out", split="val") == (
         f"the data folder has no val split\n  {album}\nfix: name another split"
@@ -468,6 +476,9 @@ def test_the_photos_and_the_run_are_never_replaced(run, data, tmp_path):
         f"  {photos} and {photos}\nfix: name another output"
     )
     message(predict, run, photos, run, overwrite=True)
+    for name, out in (("annotations/instances_tes*.json", data), ("annotations/instances_test.json", photos)):
+        assert "the output must not be the input or hold it" in message(predict, run, data / name, out, overwrite=True)
+    assert "the output must not be" in message(predict, run, data, photos, split="test", overwrite=True)
     assert sorted(photos.iterdir()) == before
     assert (run / "run.json").is_file()
 

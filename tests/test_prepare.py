@@ -16,7 +16,7 @@ from PIL import Image
 from maskwright import files
 from maskwright.dataset import Dataset
 from maskwright.errors import UserError
-from maskwright.prepare import Prepared, place_of, prepare
+from maskwright.prepare import Prepared, fates_of, place_of, prepare
 from maskwright.writing import CocoWriter
 
 HAMMER = Path(__file__).parents[2] / "shared" / "data" / "hammer"
@@ -119,6 +119,15 @@ def test_prepare_json_has_the_fate_of_every_file(tmp_path):
         assert fates[name]["fate"] == "used"
         assert fates[name]["sha256"] == hashlib.sha256((root / name).read_bytes()).hexdigest()
     assert fates["rgb/notes.txt"] == {"file": f"{root}/rgb/notes.txt", "fate": "skipped", "why": "not a picture file"}
+
+
+def test_the_fates_of_files_are_read_one_by_one(tmp_path):
+    root = world(tmp_path / "raw", ["a", "b\n"])
+    (root / "rgb" / "notes.txt").write_text("")
+    prepare(root, out=tmp_path / "DATA")
+    fates = list(fates_of(tmp_path / "DATA"))
+    assert fates == json.loads((tmp_path / "DATA" / "prepare.json").read_text())["files"]
+    assert len(fates) == 5
 
 
 def test_what_was_understood_is_said_before_counts(tmp_path):
@@ -378,7 +387,7 @@ def test_data_in_shards_is_prepared_again_like_data_in_files(tmp_path):
 def test_shards_are_named_in_every_way_that_they_are_loaded_by(tmp_path):
     for split in ("train", "val"):
         world(tmp_path / "raw" / f"nut_{split}", [f"{split}{n}" for n in range(4)])
-    data = tmp_path / "DATA"
+    data = tmp_path / "data [v2]"  # which is no pattern
     prepare(tmp_path / "raw", out=data, shard=3)
     place = data / "annotations"
     for number, name in enumerate(("instances_train.json", "instances_train-*.json", "instances_train-*")):

@@ -1054,11 +1054,14 @@ def test_the_page_never_replaces_what_it_is_made_from(world, tmp_path):
     evaluation = tmp_path / "ev.json"
     evaluation.write_text(json.dumps(content(world)))
     truth = Path(content(world)["truth"])
-    for out, held in ((evaluation, evaluation), (truth, truth)):
+    data = Dataset.read(truth)
+    shard = write_shards(data, tmp_path, "truth", len(data.images))[0]
+    (tmp_path / "shards.json").write_text(json.dumps(content(world, truth=str(tmp_path / "truth.json"))))
+    for made, out in ((evaluation, evaluation), (evaluation, truth), (tmp_path / "shards.json", shard)):
         before = out.read_bytes()
         with pytest.raises(UserError) as error:
-            report(evaluation, out, overwrite=True)
+            report(made, out, overwrite=True)
         assert str(error.value).startswith(
-            f"the output must not be the input or hold it: replacing it would delete the input\n  {out} and {held}\n"
+            f"the output must not be the input or hold it: replacing it would delete the input\n  {out} and {out}\n"
         )
         assert out.read_bytes() == before

@@ -101,6 +101,7 @@ def test_fates_are_lines_of_json():
     ]
     assert rows.fates.splitlines()[0].endswith('"sha256": "12ab"},')
     assert (rows.places, rows.paths, rows.masks) == (['val/a "b".jpg'], ['raw/a "b".jpg'], 1)
+    assert rows.folders == {"raw", "m"}
 
 
 def test_parts_become_objects_and_are_numbered_over_photos():

@@ -41,6 +41,24 @@ def test_a_folder_a_pattern_and_the_plain_name_find_the_same(tmp_path):
     assert Dataset.load(made[0]).ids.tolist() == [1]
 
 
+def test_a_folder_that_is_there_is_no_pattern(tmp_path, monkeypatch):
+    """Brackets in its name are brackets, whatever follows; a pattern may be in any part of the rest."""
+    place = tmp_path / "data [v2]" / "annotations"
+    place.mkdir(parents=True)
+    made = [shard(place, n, 2, images=[n + 1]) for n in (0, 1)]
+    (tmp_path / "data v" / "annotations").mkdir(parents=True)  # which `data [v2]` would match
+    shard(tmp_path / "data v" / "annotations", 0, 1)
+    for name in ("d.json", "d-*.json", "d-0000[01]-of-00002.json", "", "../a*/d-?????-of-*.json"):
+        assert means_coco(place / name), name
+        assert [path.resolve() for path in find_shards(place / name)] == made, name
+    assert find_shards(tmp_path / "*[[]v2]" / "annotations" / "d-*.json") == made
+    assert (find_shards(place / "e.json"), means_coco(place / "e.json")) == ([], False)
+    assert "the file does not exist" in refused(lambda: Dataset.load(place / "e.json"))
+    assert len(Dataset.load(place / "d.json").images) == 2
+    monkeypatch.chdir(place)
+    assert find_shards(Path("d-*.json")) == find_shards(Path("d.json")) == [Path(path.name) for path in made]
+
+
 def test_the_files_of_a_split_are_one_or_its_shards(tmp_path):
     data = tmp_path / "data[1]"  # which is no pattern
     (data / "annotations").mkdir(parents=True)

@@ -722,6 +722,10 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
     with pytest.raises(UserError) as raised:
         train(copy, copy, overwrite=True, steps=1)
     assert "the output must not be the input or hold it: replacing it would delete the input" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 3
+    with pytest.raises(UserError, match="the output must not be the input or hold it"):
+        train(copy, copy / "train", overwrite=True, steps=1)
+    assert any((copy / "train").iterdir())
     assert (copy / "annotations" / "instances_train.json").is_file()
 
 

@@ -142,3 +142,10 @@ def test_objects_that_do_not_fit_are_refused(tmp_path, wrong, message):
 def test_a_shard_holds_a_photo_at_least(tmp_path):
     with pytest.raises(ValueError, match="a shard holds at least one photo, not 0"):
         CocoWriter(tmp_path / "d.json", TOOLS, shard=0)
+
+
+def test_half_a_character_beside_the_objects_stays(tmp_path):
+    """As a file that `compose` takes its objects from may have one."""
+    with CocoWriter(tmp_path / "d.json", TOOLS, {"description": "\ud800é"}) as writer:
+        writer.photo(PHOTOS[0], [])
+    assert Dataset.load(tmp_path / "d.json").info == {"description": "\ud800é"}

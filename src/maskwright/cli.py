@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TextIO, get_args
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -439,12 +439,18 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(_printable(line, sys.stdout), flush=True)
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
+    print(_printable(message, sys.stderr), file=sys.stderr, flush=True)
     return code
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Return a text with escapes for what the stream cannot print: letters that it has not, halves of characters."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _explained(error: cyclopts.CycloptsError) -> UserError:

@@ -30,6 +30,7 @@ from maskwright.files import UnreadableImage
 from maskwright.formats import plural, some
 from maskwright.plan import turn_or_not
 from maskwright.settings import ComposeSettings
+from maskwright.shards import parts_of
 from maskwright.writing import CocoWriter
 
 TRIES = 30
@@ -96,9 +97,10 @@ def compose(
     wanted = ComposeSettings.parse(settings)
     tell = say or (lambda _line: None)
     data, backgrounds, out = Path(data), Path(backgrounds), Path(out)
-    files.refuse_input(out, data, backgrounds)
+    files.refuse_input(out, *parts_of(data), backgrounds)
     files.refuse_existing(out, overwrite=overwrite)
     train, objects, found, notes = _inputs(data, backgrounds)
+    files.refuse_input(out, *sorted({one.path.parent for one in found}))
     turn, why = turn_or_not(split_facts(SplitView("train", train)))
     if wanted.turn is not None:
         turn, why = wanted.turn, "as you said"

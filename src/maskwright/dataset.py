@@ -466,7 +466,7 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
     images, by_id = [], {}
     for number, item in enumerate(document["images"]):
         try:
-            image = Image(_id(item["id"]), str(item["file_name"]), int(item["width"]), int(item["height"]))
+            image = Image(_id(item["id"]), _name(item, "file_name"), int(item["width"]), int(item["height"]))
             if image.width <= 0 or image.height <= 0:
                 raise ValueError("width and height must be positive")
             if image.width * image.height > MOST_PIXELS:
@@ -481,7 +481,7 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
     categories = []
     for number, item in enumerate(document.get("categories") or []):
         try:
-            categories.append(Category(_id(item["id"]), str(item["name"])))
+            categories.append(Category(_id(item["id"]), _name(item, "name")))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name}: categories[{number}]: {_reason(error)}")
     extras = _extras(document, folder)
@@ -491,6 +491,21 @@ def from_coco(document: Any, name: str, folder: Path | None = None) -> Dataset:
         return quick
     annotations = _row_by_row(rows, by_id, f"{name}: annotations", problems)
     return Dataset.build(categories, images, annotations, **extras)
+
+
+def _name(item: Any, key: str) -> str:
+    """Return a name of a COCO file.
+
+    Raises:
+        KeyError, TypeError, ValueError: If there is none, or it has half a character, which JSON can hold and no file
+            name and no terminal can.
+    """
+    name = str(item[key])
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{key} {name!r} has half a character, which cannot be written as UTF-8") from None
+    return name
 
 
 def _extras(document: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:

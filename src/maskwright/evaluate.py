@@ -22,7 +22,7 @@ from maskwright.dataset import Dataset, collector_paused, from_coco, from_result
 from maskwright.errors import Problem, UserError
 from maskwright.files import provenance, refuse_existing, refuse_input, write_json
 from maskwright.settings import EvaluateSettings
-from maskwright.shards import photos_beside, refuse_folder
+from maskwright.shards import meant_by, photos_beside, refuse_folder
 
 Kind = Literal["segm", "bbox"]
 
@@ -156,7 +156,9 @@ def evaluate(
     chosen = EvaluateSettings.parse(settings)
     tell = say or (lambda _text: None)
     if out is not None:
-        refuse_input(Path(out), *(Path(p) for p in (truth, detections, photos) if isinstance(p, str | Path)))
+        named = [Path(path) for path in (truth, detections) if isinstance(path, str | Path)]
+        read = [file for path in named for file in meant_by(path)]
+        refuse_input(Path(out), *read, *([] if photos is None else [Path(photos)]))
         refuse_existing(Path(out), overwrite=overwrite)
     with collector_paused():
         true, truth_path = _read_truth(truth)

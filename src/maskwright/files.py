@@ -155,11 +155,11 @@ def refuse_input(out: Path, *read: Path) -> None:
         UserError: With another name as the fix; `--overwrite` does not help.
     """
     place = out.resolve()
-    held = [path for path in read if path.resolve().is_relative_to(place)]
+    held = dict.fromkeys(path for path in read if path.resolve().is_relative_to(place))
     if held:
         raise UserError(
             "the output must not be the input or hold it: replacing it would delete the input",
-            [f"{out} and {path}" for path in held],
+            [f"{out} and {path}" for path in held if held.keys().isdisjoint(path.parents)],
             "name another output",
         )
 
@@ -200,9 +200,13 @@ def _umask() -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN is refused, since JSON has no word for it."""
+    """Write a value as indented JSON, atomically; NaN is refused, since JSON has no word for it.
+
+    Halves of characters, which names of files and text of other JSON may have, become JSON's own escapes.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as handle:
-        handle.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        handle.write(text.encode(errors="backslashreplace"))
 
 
 def sha256(path: Path) -> str:

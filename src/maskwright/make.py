@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ STAGES = ("prepare", "train", "predict", "evaluate", "report")
 """The stages that leave something, in order; check runs before train and leaves nothing."""
 
 Say = Callable[[str], None]
+
+_Read = Callable[[str, int | None], str | None]
+"""Returns a digest of files, `None` if there are none; given where their names start, and when the stage began."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,13 @@ def make(
     book = _Book.open(work, anew=overwrite, say=tell)
     prepare_settings, train_settings = _said(wanted, PrepareSettings), _said(wanted, TrainSettings)
 
+    sources = _sources(raw, masks, wanted.photos)
     given: dict[str, Any] = {
         "settings": prepare_settings,
         "place of the photos and masks": [os.path.abspath(raw), masks and str(masks)],
-        "photos and masks": _listing(_sources(raw, masks, wanted.photos), leave_out=work),
+        "photos and masks": _listing(sources, leave_out=work),
     }
-    with book.stage("prepare", given, [data]) as turn:
+    with book.stage("prepare", given, [data], partial(_read_elsewhere, data, sources)) as turn:
         if turn.needed:
             from maskwright.prepare import prepare
 
@@ -192,7 +197,8 @@ class _Book:
     """The records of the stages, in `WORK/make.json`; paths in it are relative, so that WORK can be moved.
 
     A record is `{"given": ..., "left": digest or null, "content": digest}`; `left` is null while the stage runs, which
-    tells an interrupted one.
+    tells an interrupted one. That of prepare has `"read"` too: a digest of the files that it found in other places than
+    those that are looked at before it runs, and from where their names start; or null if there are none.
     """
 
     work: Path
@@ -223,22 +229,25 @@ class _Book:
         return _Book(work, records, anew, say)
 
     @contextlib.contextmanager
-    def stage(self, name: str, given: dict[str, Any], outputs: list[Path]) -> Iterator[_Turn]:
+    def stage(
+        self, name: str, given: dict[str, Any], outputs: list[Path], read: _Read | None = None
+    ) -> Iterator[_Turn]:
         """Tell whether the stage must run; when the block ends well, what it left is recorded.
 
         Args:
             name: The stage.
             given: What it depends on, as JSON values; the keys are words for the user.
             outputs: What it leaves, and what must not have changed since.
+            read: What else it has read, which only it could find, and must not have changed since.
         """
         given = json.loads(json.dumps({"Maskwright": __version__, **given}))
-        reason = self._why_stale(name, given, outputs)
+        reason = self._why_stale(name, given, outputs, read)
         if reason is None:
             self.say(f"{name}: nothing has changed, kept")
             yield _Turn(needed=False, interrupted=False)
             return
         self.say(f"{name}: {reason}")
-        started = time.monotonic()
+        started, started_ns, here = time.monotonic(), time.time_ns(), os.getcwd()
         former = self.records.get(name, {"given": None, "left": None})
         interrupted = former["given"] == given and former["left"] is None and not self.anew
         self.records[name] = {"given": given, "left": None, "content": None}
@@ -251,6 +260,9 @@ class _Book:
                 (self.work / "make.json").unlink()  # a mistyped input shall not leave an empty work folder
                 self.work.rmdir()
             raise
+        if read is not None:
+            digest = read(here, started_ns)
+            self.records[name]["read"] = digest and {"from": here, "digest": digest}
         self.records[name]["left"] = _listing(outputs)
         self.done.append(name)
         self._save()
@@ -264,7 +276,7 @@ class _Book:
         """Return the digest of what a stage made."""
         return str(self.records[name]["content"])
 
-    def _why_stale(self, name: str, given: dict[str, Any], outputs: list[Path]) -> str | None:
+    def _why_stale(self, name: str, given: dict[str, Any], outputs: list[Path], read: _Read | None) -> str | None:
         record = self.records.get(name)
         if self.anew:
             return "done again, as asked"
@@ -279,6 +291,12 @@ class _Book:
         if record["left"] != _listing(outputs):
             names = ", ".join(str(path.relative_to(self.work)) for path in outputs)
             return f"done again, since its output changed ({names})"
+        if read is not None:
+            if "read" not in record:
+                return "done again, since it was not written down what it had read"
+            known = record["read"]
+            if known is not None and read(known["from"], None) != known["digest"]:
+                return "done again, since the photos and masks changed"
         return None
 
     def _save(self) -> None:
@@ -302,10 +320,10 @@ def _said(wanted: Settings, model: type[Settings]) -> dict[str, Any]:
 
 
 def _sources(raw: Path, masks: Path | None, photos: str | None) -> list[Path]:
-    """Return every place that prepare may read: RAW, its folder if it is a file, masks and photos kept elsewhere."""
+    """Return the places where prepare is sent to: RAW, its folder if it is a file, masks and photos kept elsewhere."""
     sources = [raw]
     if raw.is_file() or (not raw.is_dir() and means_coco(raw)):
-        sources.append(raw.parent)
+        sources += dict.fromkeys(file.parent for file in coco_files(raw))
     for other in (masks, photos):
         if other is not None and Path(other).exists():
             sources.append(Path(other))
@@ -328,6 +346,49 @@ def _listing(paths: Iterable[Path], *, leave_out: Path | None = None) -> str:
             name = path.relative_to(place).as_posix()
             found.append([number, name, status.st_size, status.st_mtime_ns])
     return _digest(sorted(found))
+
+
+def _read_elsewhere(data: Path, sources: Sequence[Path], here: str, started_ns: int | None) -> str | None:
+    """Return a digest of the files that prepare has read and that lie in none of its sources; `None` if all do.
+
+    They are photos that it looked for beside an annotation file, or behind links to folders. They are known when it has
+    run; one that was changed since it began may have been read before, and must not pass for the one that was read.
+
+    Args:
+        data: What it made, with the fates of all files.
+        sources: Whose files are listed already.
+        here: Where relative names that it has read start.
+        started_ns: When prepare began, if it has just ended.
+    """
+    from maskwright.prepare import fates_of
+
+    tops = [os.path.realpath(source) for source in sources if source.is_dir()]
+    listed: dict[str, bool] = {}
+    digest = hashlib.sha256()
+    found = False
+    for fate in fates_of(data):
+        if fate["fate"] != "used":
+            continue
+        path = os.path.join(here, fate["file"])
+        folder = os.path.dirname(path)
+        if folder not in listed:
+            listed[folder] = any(_is_listed(os.path.realpath(folder), top) for top in tops)
+        if listed[folder]:
+            continue
+        found = True
+        state: Any = None  # gone, as a photo that was in an annotation file is
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            fresh = started_ns is not None and status.st_mtime_ns >= started_ns
+            state = "not known" if fresh else [status.st_size, status.st_mtime_ns]
+        digest.update(json.dumps([fate["file"], state]).encode())
+    return digest.hexdigest() if found else None
+
+
+def _is_listed(folder: str, top: str) -> bool:
+    """Tell whether `_files` comes through a folder on its way through another; both with all links followed."""
+    rest = Path(folder)
+    return rest.is_relative_to(top) and not any(part.startswith(".") for part in rest.relative_to(top).parts)
 
 
 def _files(place: Path, skipped: str | None) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from maskwright.files import atomic_folder, refuse_existing, refuse_input, write
 from maskwright.formats import Written, plural
 from maskwright.formats.names import name_problems, safe_name
 from maskwright.settings import MaskForm, MasksSettings
-from maskwright.shards import photos_beside, refuse_folder
+from maskwright.shards import meant_by, photos_beside, refuse_folder
 
 Form = Literal["categories", "instances", "ids"]
 
@@ -98,8 +98,10 @@ def masks(
     chosen = MasksSettings.parse(settings)
     coco_file, out = Path(coco_file), Path(out)
     tell = say or (lambda _text: None)
-    refuse_input(out, coco_file)
+    refuse_input(out, *meant_by(coco_file))
     refuse_folder(coco_file)
+    photos = _photo_folder(coco_file)
+    refuse_input(out, *([] if photos is None else [photos]))
     refuse_existing(out, overwrite=overwrite)
     dataset = Dataset.load(coco_file)
     if chosen.score is not None:
@@ -112,7 +114,7 @@ def masks(
         dataset = dataset.select(np.isnan(dataset.scores) | (dataset.scores >= chosen.score))
     with atomic_folder(out, overwrite=overwrite) as folder:
         if chosen.form in WRITERS:
-            written = _write_foreign(replace(dataset, folder=_photo_folder(coco_file)), folder, chosen.form)
+            written = _write_foreign(replace(dataset, folder=photos), folder, chosen.form)
             files, objects = plural(written.images, "file"), plural(written.objects, "object")
             lines = [f"{files} of {objects}, form {chosen.form}"]
             lines += [*_left_out(written), *written.notes]

@@ -364,10 +364,12 @@ class _Part:
                 new["categories"] = [self._category(item) for item in document["categories"]]
             if new == document:
                 continue
+            # Halves of characters, which text nobody looks at may have, stay as JSON's own escapes.
+            text = json.dumps(new, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
             kept = _kept_name(path)
             link_or_copy(path, kept)
             with atomic_file(path) as handle:
-                handle.write(json.dumps(new, ensure_ascii=False, separators=(",", ":")).encode())
+                handle.write(text)
             said.append(f"replaced: {path} (as it was: {kept.name})")
         return said
 

@@ -22,12 +22,12 @@ from maskwright.files import (
     read_photo,
     refuse_input,
 )
-from maskwright.formats import plural, some
+from maskwright.formats import is_text, plural, some, unreadable_names
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.run import Run
 from maskwright.settings import PredictSettings
-from maskwright.shards import coco_files, means_coco, photos_beside
+from maskwright.shards import coco_files, means_coco, meant_by, photos_beside
 
 __all__ = ["Detections", "Model", "load", "predict"]
 
@@ -129,9 +129,10 @@ def predict(
     """
     tell = say or (lambda _text: None)
     said = PredictSettings.parse(settings)
-    refuse_input(Path(out), Path(run), Path(photos))
+    refuse_input(Path(out), Path(run), *meant_by(Path(photos)))
     model = load(run)
     chosen = find_photos(Path(photos), said.split)
+    refuse_input(Path(out), *sorted({path.parent for _, path in chosen}))
     threshold = model.run.threshold if said.score is None else said.score
     origin = "given" if said.score is not None else "advised by the run's validation"
     links = linked_folders(Path(photos)) if said.split is None and Path(photos).is_dir() else []
@@ -194,6 +195,9 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
         raise UserError(
             "the folder has no photos", [str(photos), *links], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
         )
+    unwritable = [repr(str(path)) for path in files if not is_text(path.relative_to(root).as_posix())]
+    if unwritable:
+        raise unreadable_names(unwritable)
     result: list[tuple[Image, Path]] = []
     wrong: list[str] = []
     for path in files:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import nlargest
@@ -41,6 +41,7 @@ from maskwright.formats import (
 )
 from maskwright.formats.folders import missing
 from maskwright.memory import keep_freed_memory
+from maskwright.refusals import Harmless, refuse_no_text, refuse_tagged
 from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
 from maskwright.scratch import Column
 from maskwright.settings import FormName, PrepareSettings
@@ -56,7 +57,7 @@ SOFTEST = 12
 
 _FATES = '  "files": ['
 
-__all__ = ["Prepared", "place_of", "prepare", "story_of"]
+__all__ = ["Prepared", "fates_of", "place_of", "prepare", "story_of"]
 
 
 @dataclass(frozen=True)
@@ -137,18 +138,20 @@ def prepare(
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
         found, root, wanted = _recognise(raw, wanted, each)
-        _refuse_inside(out, root, found)
+        harmless = Harmless(out)
+        harmless.input(root, found)
         work = Work(root, wanted, tell, each, Path(spare))
         reading = form_module(found.form).read(found, work)
-        _refuse_no_text(reading, raw)
+        harmless.sources(reading.sources)
+        refuse_no_text(reading, raw)
         if wanted.mask_frame == "stored":
-            _refuse_tagged(reading, each)
+            refuse_tagged(reading, each)
         survey = _surveyed(reading, work)
         splits, how, notes = _split(reading, survey, wanted, tell)
         naming, doubles = _index(reading.photos, survey, splits)
         reading = replace(reading, splits=how, notes=(*reading.notes, *notes, *doubles))
         with files.atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryFile() as fates:
-            prepared, counts = _write(reading, survey, splits, naming, work, folder, out, fates)
+            prepared, counts = _write(reading, survey, splits, naming, work, folder, out, fates, harmless)
             _write_story(raw, wanted, reading, prepared, counts, told, folder, fates)
     for line in _summary(prepared):
         tell(line)
@@ -278,55 +281,6 @@ def _named(what: str, name: str, root: Path) -> Path:
     )
 
 
-def _refuse_inside(out: Path, root: Path, found: Found) -> None:
-    """Refuse an output that would replace the input, or be read as input the next time."""
-    place = out.resolve()
-    held = [root.resolve(), found.place.resolve()]
-    read = [folder.resolve() for folder in found.reads]
-    if any(place == folder or place in folder.parents for folder in [*held, *read]) or any(
-        folder in place.parents for folder in read
-    ):
-        raise UserError(
-            "the output must not be the input, hold it, or lie in a folder of photos or masks",
-            [f"{out} and {root}"],
-            "name another output folder",
-        )
-
-
-def _refuse_no_text(reading: Reading, raw: Path) -> None:
-    """Refuse names that cannot be written in a text file: halves of characters, which JSON can hold."""
-    said = {
-        **{f"category {name!r}": name for name in reading.categories},
-        "info": json.dumps(dict(reading.info), ensure_ascii=False, default=str),
-        "licenses": json.dumps([dict(item) for item in reading.licenses], ensure_ascii=False, default=str),
-    }
-    bad = [what for what, text in said.items() if text.encode(errors="replace").decode() != text]
-    if bad:
-        where = ", ".join(str(path) for path in reading.sources[:3]) or str(raw)
-        raise UserError(
-            "names must be text that can be written as UTF-8",
-            [f"{where}: {what.encode('ascii', 'backslashreplace').decode()}" for what in bad],
-            "rename them",
-        )
-
-
-def _refuse_tagged(reading: Reading, each: Each) -> None:
-    """Refuse mask images that have an orientation of their own where that of their photo is to turn them."""
-    masks = [mask for photo in reading.photos if photo.turn != 1 for mask, _ in photo.masks]
-    tagged = [line for some_lines in each.pieces(_tagged, masks) for line in some_lines]
-    if tagged:
-        raise UserError(
-            "mask images have an EXIF orientation of their own, and --mask-frame stored would turn them twice",
-            tagged,
-            "if these masks are shown as their photos are: leave out --mask-frame stored; else save them without it",
-        )
-
-
-def _tagged(masks: list[str]) -> list[str]:
-    turns = [(mask, files.orientation_of(Path(mask))) for mask in masks]
-    return [f"{mask}: orientation {turn}" for mask, turn in turns if turn != 1]
-
-
 # ── splits and names ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -448,6 +402,7 @@ def _write(
     folder: Path,
     out: Path,
     fates: IO[bytes],
+    harmless: Harmless,
 ) -> tuple[Prepared, _Counts]:
     """Write the annotation files, link the photos and list the fates of all files, in one pass."""
     settings = work.settings
@@ -475,6 +430,7 @@ def _write(
         }
         rules = Rules(naming, settings.parts == "separate", id_of, settings.shard)
         for rows in work.each.pieces(partial(rows_of, rules), AllNumbered(reading.photos, survey, splits)):
+            harmless.beside(rows.folders)
             for block in rows.blocks:
                 split = SPLITS[block.split]
                 photos[split] += block.photos
@@ -624,6 +580,21 @@ def story_of(data: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return story if isinstance(story, dict) else {}
+
+
+def fates_of(data: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the `prepare.json` of a data folder says of each file, one at a time, since there may be millions.
+
+    Raises:
+        OSError, ValueError: If there is none that `prepare` wrote.
+    """
+    with (data / "prepare.json").open(encoding="utf-8") as handle:
+        for line in handle:
+            if line.startswith(_FATES):
+                break
+        for line in handle:
+            if line.startswith(SEPARATOR[2:]):
+                yield json.loads(line.rstrip(",\n"))
 
 
 def _text(path: Path) -> str:

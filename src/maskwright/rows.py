@@ -6,6 +6,7 @@ They are written as text here, since there may be millions; what they must be is
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ class Rows:
         fates: The lines of `prepare.json`, with commas between them.
         places: Where in the output folder the photos go,
         paths: and where they are.
+        folders: Those that the photos and their mask images are in.
         masks: How many masks were read, before they were separated.
         categories: How many there are of each category.
         mends: What was put right in them.
@@ -124,6 +126,7 @@ class Rows:
     fates: str = ""
     places: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
     masks: int = 0
     categories: Counter[str] = field(default_factory=Counter)
     mends: Tally = field(default_factory=Tally)
@@ -169,6 +172,7 @@ def rows_of(rules: Rules, numbered: list[Numbered]) -> Rows:
             f'{{"file": {path}, "kind": "photo", "fate": "used", "as": {quoted(place)}, "width": {photo.size[1]},'
             f' "height": {photo.size[0]}, "objects": {len(photo.marks)}, "sha256": {quoted(photo.sha256)}}}'
         )
+        rows.folders.update(map(os.path.dirname, (photo.file, *(mask for mask, _ in photo.masks))))
         rows.soft += [(share, place, mask) for mask, share in photo.soft]
         weak = {mask: f', "below half": {share:.3f}' for mask, share in photo.soft}
         fates += [

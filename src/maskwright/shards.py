@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from maskwright.errors import UserError
+from maskwright.objects import SPLITS
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.json", re.DOTALL)
 
@@ -65,6 +67,25 @@ def coco_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else find_shards(path)
 
 
+def meant_by(path: Path) -> list[Path]:
+    """Return everything that a path to be read stands for, so that no output replaces it: itself, or shards.
+
+    What cannot be read is left for the reading to refuse.
+    """
+    try:
+        found = coco_files(path)
+    except (UserError, OSError):
+        found = []
+    return [path, *found] if path.is_dir() else found or [path]
+
+
+def parts_of(data: Path) -> list[Path]:
+    """Return a prepared data folder and what it is made of, as far as it is there, so that no output replaces it."""
+    place = data / "annotations"
+    files = [file for split in SPLITS for file in meant_by(place / f"instances_{split}.json")]
+    return [path for path in [data, place, *(data / split for split in SPLITS), *files] if path.exists()]
+
+
 def means_coco(path: Path) -> bool:
     """Tell whether a path means a COCO file: one that ends in .json, or shards by any way of naming them."""
     if path.is_dir():
@@ -72,8 +93,8 @@ def means_coco(path: Path) -> bool:
     if path.is_file():
         return path.suffix.lower() == ".json"
     found = shards_of(path.parent, path.stem)
-    if not found and glob.has_magic(str(path)):
-        found = [Path(name) for name in glob.glob(str(path))]
+    if not found:
+        found = _matching(path) or []
     return bool(found) and all(item.suffix.lower() == ".json" for item in found)
 
 
@@ -124,16 +145,31 @@ def find_shards(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(item for item in path.iterdir() if _SHARD.fullmatch(item.name))
         what = "the folder has no shards of a COCO file"
-    elif glob.has_magic(str(path)):
-        found = sorted(Path(name) for name in glob.glob(str(path)))
-        what = "the pattern matches no file"
+    elif named := shards_of(path.parent, path.stem):
+        return _complete(named)
     else:
-        return _complete(shards_of(path.parent, path.stem))
+        matching = _matching(path)
+        if matching is None:
+            return []
+        found = matching
+        what = "the pattern matches no file"
     if not found:
         raise UserError(what, [str(path)], f"name the file, or shards such as {shard_name('instances_train', 0, 12)}")
     if not path.is_dir() and not any(_SHARD.fullmatch(item.name) for item in found):
         return found  # a pattern names exactly what it names
     return _complete(found)
+
+
+def _matching(path: Path) -> list[Path] | None:
+    """Return the files that a pattern matches, by name; `None` if the path is no pattern.
+
+    What is there by its very name is no pattern, such as the folder `data [v2]`.
+    """
+    folder = next((folder for folder in path.parents if folder.is_dir()), Path(path.anchor))
+    rest = str(path.relative_to(folder))
+    if not glob.has_magic(rest):
+        return None
+    return sorted(Path(name) for name in glob.glob(os.path.join(glob.escape(str(folder)), rest)))
 
 
 def _complete(found: Iterable[Path]) -> list[Path]:

@@ -44,6 +44,7 @@ from maskwright.run import BEST, LAST, RESUME, Run, without_tf32
 from maskwright.schedule import rate
 from maskwright.settings import TrainSettings
 from maskwright.settings_file import stored
+from maskwright.shards import parts_of
 from maskwright.step import LOSSES, NotFiniteError, Stepper, Taken, uninterrupted
 from maskwright.trackers import open_tracker, require
 from maskwright.usable import part_of, usable
@@ -117,7 +118,7 @@ def train(
     if not here.first:
         tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
     elif not resume:
-        refuse_input(out, data)
+        refuse_input(out, *parts_of(data))
         if not dry_run:
             refuse_existing(out, overwrite=overwrite)
     # What a training has left out may be gone when it goes on.

@@ -197,4 +197,4 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _json(value: Any) -> bytes:
-    return _encode(value).encode()
+    return _encode(value).encode(errors="backslashreplace")  # halves of characters stay as JSON's own escapes

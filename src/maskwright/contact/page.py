@@ -18,6 +18,7 @@ from maskwright.dataset import SPLITS, Dataset
 from maskwright.errors import UserError
 from maskwright.facts import Example, Facts, Finding, SplitFacts
 from maskwright.files import atomic_file, provenance, refuse_existing, refuse_input
+from maskwright.shards import parts_of
 
 MOST_BYTES = {"findings": 3_000_000, "samples": 1_000_000, "strips": 700_000}
 """So many bytes of pictures each part of the page takes at most."""
@@ -99,7 +100,7 @@ def contact_sheet(
     """
     data, out = Path(data), Path(out)
     refuse_existing(out, overwrite=overwrite)
-    refuse_input(out, data)
+    refuse_input(out, *parts_of(data))
     page = _render(facts, data, seed)
     with atomic_file(out) as handle:
         handle.write(page.encode("utf-8", "replace"))  # a file name may hold bytes that are not text

@@ -22,6 +22,7 @@ from maskwright.report.evidence import gather
 from maskwright.report.gallery import Gallery, build_gallery
 from maskwright.report.outcomes import Tally, steps, tally
 from maskwright.report.training import Training, number, read_training
+from maskwright.shards import meant_by
 
 METRICS = (
     ("AP", "AP", "Mean over IoU 0.50 to 0.95 in steps of 0.05"),
@@ -70,8 +71,9 @@ def report(
     refuse_existing(out, overwrite=overwrite)
     content, name = _load(evaluation)
     stated_paths = [content.get(key) for key in ("truth", "detections", "photos", "run")]
-    read = [evaluation, run, *stated_paths]
-    refuse_input(out, *(Path(path) for path in read if isinstance(path, str | Path)))
+    read = [Path(path) for path in (evaluation, run, *stated_paths) if isinstance(path, str | Path)]
+    shards = [file for path in stated_paths[:2] if isinstance(path, str) for file in meant_by(Path(path))]
+    refuse_input(out, *read, *shards)
     if run is not None and not Path(run).is_dir():
         raise UserError("the run folder does not exist", [str(run)], "check the path, or leave --run out")
     stated = content.get("run")
