@@ -638,6 +638,20 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
     assert (copy / "annotations" / "instances_train.json").is_file()
 
 
+@pytest.mark.parametrize("inside", ["", "weights/best.safetensors", "weights/gone.safetensors"])
+def test_the_weights_to_start_from_may_not_be_in_what_is_replaced(data, finished, tmp_path, inside):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = files(out)
+    found = message(data, out, overwrite=True, weights=str(out / inside), steps=1)
+    assert found == (
+        "the output must not be the input or hold it: replacing it would delete the input\n"
+        f"  {out} and {out / inside}\n"
+        "fix: name another output"
+    )
+    assert files(out) == before
+
+
 # Averages, stopping, minutes
 
 

@@ -93,9 +93,9 @@ def train(
         The run; the plan with `dry_run`.
 
     Raises:
-        UserError: If the data cannot be trained on, the output exists, the pre-flight fails (nothing is written then),
-            memory is not enough for a single photo, a loss is not finite for the third time, too many photos cannot be
-            read, or the last weights cannot be written.
+        UserError: If the data cannot be trained on, the output exists or holds what is read, the pre-flight fails
+            (nothing is written then), memory is not enough for a single photo, a loss is not finite for the third time,
+            too many photos cannot be read, or the last weights cannot be written.
         KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
     """
     began = time.time()
@@ -117,7 +117,7 @@ def train(
     if not here.first:
         tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
     elif not resume:
-        refuse_input(out, data)
+        refuse_input(out, data, *said.files())
         if not dry_run:
             refuse_existing(out, overwrite=overwrite)
     # What a training has left out may be gone when it goes on.
