@@ -102,6 +102,10 @@ def test_what_is_started_again_is_known_by_its_job(tiny, tmp_path):
     nameless = Place(by="torchrun", again=True)
     assert again(nameless, "")
     assert not again(replace(nameless, again=False), "")
+    told = replace(nameless, job="torchrun torchelastic_e3/none_x8")
+    assert again(told, "torchrun torchelastic_e3/none_x8", "finished")
+    assert not again(told, "")  # what it was to replace, when it died before it wrote its run
+    assert not again(told, "torchrun torchelastic_f7/none_y2")
     queued = Place(by="SLURM", again=True, job="SLURM 17")
     assert again(queued, "SLURM 17")
     assert not again(queued, "SLURM 16")

@@ -19,7 +19,7 @@ from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_m
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import BoxHead, MaskRCNN
 from maskwright.plan import Machine, plan
-from maskwright.run import LAST, load_tensors
+from maskwright.run import LAST, Run, load_tensors
 from maskwright.settings import TrainSettings
 from maskwright.train import train
 from tiny_world import QUICK, write_data
@@ -110,6 +110,36 @@ def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_t
     assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
 
 
+# Trains as the command line does, and dies in the first pre-flight, as a process does that takes too much memory.
+DOOMED = """
+import os, signal, sys
+from maskwright import cli
+import maskwright.train
+module = sys.modules["maskwright.train"]
+plain = module._preflight
+def preflight(*args):
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(*args)
+module._preflight = preflight
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_torchrun_without_a_name_does_not_go_on_with_the_run_that_it_was_to_replace(data, tmp_path):
+    script, out, log = tmp_path / "doomed.py", tmp_path / "run", tmp_path / "log"
+    script.write_text(DOOMED)
+    old = train(data, out, **(QUICK | {"steps": 2}))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1", "--log-dir", str(log)]
+    launch += ["--master-port", "0"]
+    command = [*launch, str(script), *words(data, out, QUICK | {"steps": 3}), "--overwrite"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "trained 3 steps" in done.stdout
+    new = Run.read(out)
+    assert (old.job, new.step, new.job) == ("", 3, f"torchrun log/{next(log.iterdir()).name}")
+
+
 @pytest.fixture(scope="module")
 def body(tmp_path_factory):
     """Return a file of a backbone, random; norms of networks that start from a file keep their statistics."""
@@ -179,6 +209,16 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
             Place(0, 1, 1, 1, "torchrun", True, "torchrun x"),
         ),
         ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, 1, 1, "torchrun")),
+        (
+            {
+                "TORCHELASTIC_RUN_ID": "none",
+                "TORCHELASTIC_ERROR_FILE": "/logs/torchelastic_e3/none_x8/attempt_2/0/error.json",
+                "TORCHELASTIC_RESTART_COUNT": "2",
+                "RANK": "0",
+                "WORLD_SIZE": "1",
+            },
+            Place(0, 1, 1, 1, "torchrun", True, "torchrun torchelastic_e3/none_x8"),
+        ),
         (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, 2, "SLURM", job="SLURM 17")),
         (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True, "SLURM 17")),
         (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM", job="SLURM 17")),

@@ -93,3 +93,29 @@ def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkey
         train(tmp_path / "data", tmp_path / "run", on="ray", devices=2, overwrite=True, say=said.append)
     assert calls == [(2, False, True), (1, True, False)]
     assert said == ["warning: gone; the training goes on with 1 processes"]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_run_that_was_to_be_replaced_does_not_go_on_when_a_process_dies_before_that(tmp_path, monkeypatch, written):
+    calls, out = [], tmp_path / "run"
+    out.mkdir()
+    for name in ("run.json", "plan.json"):
+        (out / name).write_text("{}")
+
+    def together(work, count, **_):
+        calls.append((count, work.keywords["resume"], work.keywords["overwrite"]))
+        if len(calls) == 1:
+            if written:  # as a file that takes the place of the former one
+                (tmp_path / "new").write_text("{}")
+                (tmp_path / "new").rename(out / "run.json")
+            died = ProcessesDiedError("a process of the Ray cluster died", ["gone"], "go on: --resume")
+            died.left = 1
+            raise died
+        return "the run", count
+
+    monkeypatch.setattr(processes, "together", together)
+    assert train(tmp_path / "data", out, on="ray", devices=2, overwrite=True) == "the run"
+    assert calls == [(2, False, True), (1, written, not written)]
+    calls.clear()
+    assert train(tmp_path / "data", out, on="ray", devices=2, resume=True) == "the run"
+    assert calls == [(2, True, False), (1, True, False)]

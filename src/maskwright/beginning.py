@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,16 @@ def fingerprint_of(data: Path, left_out: Mapping[str, int] | None = None) -> dic
 def resumable(out: Path) -> bool:
     """Tell whether a folder holds a training that can go on, if only from its first step."""
     return (out / "run.json").is_file() and (out / "plan.json").is_file()
+
+
+def mark_of(out: Path) -> tuple[int, int, bytes] | None:
+    """Return what tells a run folder's `run.json` from any that is written later; `None` if there is none."""
+    try:
+        with (out / "run.json").open("rb") as handle:
+            status = os.fstat(handle.fileno())
+            return status.st_ino, status.st_mtime_ns, handle.read()
+    except OSError:
+        return None
 
 
 def started_again(out: Path, here: Place, settings: Mapping[str, Any]) -> bool:

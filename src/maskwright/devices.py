@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class Place:
         by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
         again: Whether they are known to be started again: after a failure, or since the job was put back into the
             queue. torchrun does not say so where processes have come or gone, nor on a machine that came later.
-        job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own.
+        job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own. Of a
+            torchrun without a name, the folder that it keeps on its machine, so that it is another job elsewhere.
     """
 
     rank: int = 0
@@ -72,8 +74,7 @@ def place() -> Place:
             beside=int(have.get("LOCAL_WORLD_SIZE", "1")),
             by="torchrun",
             again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
-            # `none` is what torchrun calls every job that it was given no name for.
-            job="" if have["TORCHELASTIC_RUN_ID"] == "none" else f"torchrun {have['TORCHELASTIC_RUN_ID']}",
+            job=_job_of_torchrun(have["TORCHELASTIC_RUN_ID"], have.get("TORCHELASTIC_ERROR_FILE", "")),
         )
     # In a shell of its own (salloc) SLURM sets the same variables; Fabric tells by the job's name, as we do.
     if "SLURM_NTASKS" in have and have.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
@@ -87,6 +88,23 @@ def place() -> Place:
             job=f"SLURM {have['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in have else "",
         )
     return Place()
+
+
+def _job_of_torchrun(name: str, error_file: str) -> str:
+    """Return what tells a torchrun from others, however often it starts its processes.
+
+    Args:
+        name: Its run id; `none` is what all have that were given none.
+        error_file: Where a process notes its failure: a file in a new folder of torchrun's, which all attempts share.
+
+    Example:
+        >>> _job_of_torchrun("17", ""), _job_of_torchrun("none", "/tmp/torchelastic_e3/none_x8/attempt_1/0/error.json")
+        ('torchrun 17', 'torchrun torchelastic_e3/none_x8')
+    """
+    if name != "none":
+        return f"torchrun {name}"
+    parts = Path(error_file).parts
+    return f"torchrun {'/'.join(parts[-5:-3])}" if len(parts) > 4 and parts[-3].startswith("attempt_") else ""
 
 
 def this_machine() -> Machine:
