@@ -15,7 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from safetensors.torch import save_file
 
 from maskwright.check import check
-from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
+from maskwright.devices import InnerPrecision, Place, asks_ray, make_fabric, place, this_machine
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import BoxHead, MaskRCNN
 from maskwright.plan import Machine, plan
@@ -36,6 +36,14 @@ SLURM = {
     "SLURM_JOB_ID": "17",
     "SLURM_NODEID": "0",
     "MASTER_ADDR": "127.0.0.1",
+}
+
+ON_RAY = SLURM | {  # in a cluster that a job of SLURM has started
+    "MASKWRIGHT_STARTED_BY_RAY": "1",
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "GROUP_WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "1",
 }
 
 # Trains as the command line does, and dies after a step, as a machine does.
@@ -223,6 +231,12 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
         (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True, "SLURM 17")),
         (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM", job="SLURM 17")),
         (SLURM | {"SLURM_JOB_NAME": "bash"}, Place()),  # a shell that SLURM gave
+        (
+            SLURM | {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            Place(1, 2, 1, 2, "SLURM", job="SLURM 17", task=True),
+        ),
+        (ON_RAY | {"TORCHELASTIC_RUN_ID": "none"}, Place(1, 2, 2, 1, "Ray")),
+        (ON_RAY | {"TORCHELASTIC_RUN_ID": "SLURM 17"}, Place(1, 2, 2, 1, "Ray", job="SLURM 17")),
     ],
 )
 def test_a_process_knows_its_place(monkeypatch, environment, expected):
@@ -234,6 +248,34 @@ def test_a_process_knows_its_place(monkeypatch, environment, expected):
     assert place().first == (expected.rank == 0)
     machine = this_machine()
     assert (machine.started, machine.beside) == ((expected.world, expected.beside) if expected.by else (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("here", "asks"),
+    [
+        (Place(), True),
+        (Place(0, 4, 4, 1, "SLURM", job="SLURM 17"), True),  # the job's script
+        (Place(0, 1, 1, 1, "SLURM", task=True), True),
+        (Place(0, 1, 1, 1, "torchrun"), True),
+        (Place(1, 2, 2, 1, "Ray"), False),
+        (Place(1, 2, 2, 1, "SLURM", task=True), None),
+        (Place(0, 2, 2, 1, "SLURM", task=True), None),
+        (Place(0, 2, 1, 2, "torchrun"), None),
+    ],
+)
+def test_one_process_alone_asks_ray_and_none_that_ray_has_started(here, asks):
+    assert not asks_ray("here", here)
+    assert not asks_ray(None, here)
+    if asks is None:
+        with pytest.raises(UserError) as caught:
+            asks_ray("ray", here)
+        assert str(caught.value) == (
+            "Ray starts the processes that train together, so one alone may ask for them\n"
+            f"  --on ray, and {here.by} started 2 processes\n"
+            f"fix: start one, or train in those of {here.by}: --on here"
+        )
+    else:
+        assert asks_ray("ray", here) == asks
 
 
 def test_a_gpu_that_only_emulates_bf16_is_not_said_to_have_it(monkeypatch):

@@ -76,7 +76,7 @@ def test_the_first_of_several_errors_is_handed_over_whole():
 def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkeypatch):
     calls, said = [], []
 
-    def together(work, count, *, say):
+    def together(work, count, *, say, job):
         calls.append((count, work.keywords["resume"], work.keywords["overwrite"]))
         if len(calls) == 1:
             (tmp_path / "run").mkdir()
@@ -93,6 +93,35 @@ def test_when_a_process_dies_the_training_goes_on_with_one_less(tmp_path, monkey
         train(tmp_path / "data", tmp_path / "run", on="ray", devices=2, overwrite=True, say=said.append)
     assert calls == [(2, False, True), (1, True, False)]
     assert said == ["warning: gone; the training goes on with 1 processes"]
+
+
+def test_a_script_of_slurm_trains_on_ray_and_the_run_knows_its_job(tmp_path, monkeypatch):
+    calls, data = [], write_data(tmp_path / "data", val=0, test=0)
+
+    def together(work, count, *, say, job):
+        calls.append((work.keywords["resume"], count, job))
+        return "the run", count
+
+    monkeypatch.setattr(processes, "together", together)
+    job = {"SLURM_NTASKS": "4", "SLURM_NNODES": "4", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "17"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    assert train(data, tmp_path / "run", on="ray", devices=2) == "the run"
+    assert calls == [(False, 2, "SLURM 17")]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (tmp_path / "run").mkdir()
+    run = {"architecture": "maskrcnn-nano", "job": "SLURM 17", "state": "training", "fingerprint": {}, "side": 64}
+    run |= {"categories": [], "sizes": {}, "threshold": 0.5, "data": "", "step": 0, "metrics": None, "best_step": None}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    (tmp_path / "run" / "plan.json").write_text("{}")
+    assert train(data, tmp_path / "run", on="ray", overwrite=True) == "the run"
+    assert calls[1:] == [(True, None, "SLURM 17")]
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        with pytest.raises(UserError, match="one alone may ask"):
+            train(data, tmp_path / "other", on="ray", dry_run=True)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -24,7 +24,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from maskwright.errors import UserError
 from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
-from maskwright.scale.gang import together
+from maskwright.scale.gang import BY_RAY, together
 
 MEETING = timedelta(minutes=30)
 """So long processes wait for each other to come: one that was refused, or whose machine has failed, never will."""
@@ -42,11 +42,14 @@ class Place:
         world: How many there are.
         machines: On how many machines.
         beside: How many of them are on this machine.
-        by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
+        by: Who started them: `torchrun`, `SLURM`, `Ray`; empty if nobody did, and this is the only one.
         again: Whether they are known to be started again: after a failure, or since the job was put back into the
             queue. torchrun does not say so where processes have come or gone, nor on a machine that came later.
         job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own. Of a
             torchrun without a name, the folder that it keeps on its machine, so that it is another job elsewhere.
+            Ray's processes have that of the one that asked for them.
+        task: Of SLURM: whether srun has started this process, as it has the others. If not, it is the job's script,
+            which runs once; `world` are those that srun would start.
     """
 
     rank: int = 0
@@ -56,6 +59,12 @@ class Place:
     by: str = ""
     again: bool = False
     job: str = ""
+    task: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Tell whether others do what this process does."""
+        return self.world > 1 and (self.task or self.by != "SLURM")
 
     @property
     def first(self) -> bool:
@@ -67,14 +76,18 @@ def place() -> Place:
     """Read this process's place from its environment (Ray's workers are given what torchrun gives)."""
     have = os.environ
     if "TORCHELASTIC_RUN_ID" in have:
+        name, by_ray = have["TORCHELASTIC_RUN_ID"], BY_RAY in have
+        job = _job_of_torchrun(name, have.get("TORCHELASTIC_ERROR_FILE", ""))
+        if by_ray:
+            job = "" if name == "none" else name
         return Place(
             rank=int(have["RANK"]),
             world=int(have["WORLD_SIZE"]),
             machines=int(have.get("GROUP_WORLD_SIZE", "1")),
             beside=int(have.get("LOCAL_WORLD_SIZE", "1")),
-            by="torchrun",
+            by="Ray" if by_ray else "torchrun",
             again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
-            job=_job_of_torchrun(have["TORCHELASTIC_RUN_ID"], have.get("TORCHELASTIC_ERROR_FILE", "")),
+            job=job,
         )
     # In a shell of its own (salloc) SLURM sets the same variables; Fabric tells by the job's name, as we do.
     if "SLURM_NTASKS" in have and have.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
@@ -86,6 +99,7 @@ def place() -> Place:
             by="SLURM",
             again=int(have.get("SLURM_RESTART_COUNT", "0")) > 0,
             job=f"SLURM {have['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in have else "",
+            task="SLURM_STEP_NUM_TASKS" in have,  # srun alone says so
         )
     return Place()
 
@@ -142,6 +156,27 @@ def refuse_processes(devices: int, machine: Machine) -> None:
             [f"devices is {devices}, and this is a notebook or an interactive Python"],
             f"devices=1; or in a terminal: maskwright train DATA -o RUN --devices {devices}",
         )
+
+
+def asks_ray(on: str | None, here: Place) -> bool:
+    """Tell whether this process has the work done on Ray: if the user says so, unless Ray has started it for that.
+
+    Args:
+        on: Where the work is done.
+        here: Of this process.
+
+    Raises:
+        UserError: If others would ask for the same work.
+    """
+    if on != "ray" or here.by == "Ray":
+        return False
+    if here.several:
+        raise UserError(
+            "Ray starts the processes that train together, so one alone may ask for them",
+            [f"--on ray, and {here.by} started {here.world} processes"],
+            f"start one, or train in those of {here.by}: --on here",
+        )
+    return True
 
 
 def memory_limit_mb(machine: Machine) -> int:

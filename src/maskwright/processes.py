@@ -108,6 +108,7 @@ def on_ray(
     overwrite: bool,
     resume: bool,
     tell: Callable[[str], None],
+    job: str,
 ) -> Run:
     """Train in processes of a Ray cluster; with one less when one dies, as long as one is left.
 
@@ -119,6 +120,7 @@ def on_ray(
         overwrite: As `train`.
         resume: As `train`.
         tell: Told what happens.
+        job: Of torchrun or SLURM that this process belongs to; the run knows it.
     """
     settings = said.model_dump(exclude_none=True)
     processes, before = settings.pop("devices", None), mark_of(out)
@@ -133,7 +135,7 @@ def on_ray(
             settings=settings,
         )
         try:
-            run, _ = together(work, processes, say=tell)
+            run, _ = together(work, processes, say=tell, job=job)
             return run
         except ProcessesDiedError as error:
             # What lies there may still be the run that this one shall take the place of.

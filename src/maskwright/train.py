@@ -29,7 +29,7 @@ from maskwright.beginning import (
 from maskwright.check import check, check_again
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import make_fabric, place, ray_machine, refuse_processes, this_machine
+from maskwright.devices import asks_ray, make_fabric, place, ray_machine, refuse_processes, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
@@ -112,8 +112,9 @@ def train(
             [str(out)],
             "leave --resume out" if not out.exists() else "start anew: --overwrite",
         )
-    if said.on == "ray" and not here.by and not dry_run:
-        return on_ray(train, data, out, said, overwrite, resume, tell)
+    asks = asks_ray(said.on, here)
+    if asks and not dry_run:
+        return on_ray(train, data, out, said, overwrite, resume, tell, here.job)
     if not here.first:
         tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
     elif not resume:
@@ -125,11 +126,10 @@ def train(
     facts = check_again(data, left_out) if left_out else check(data, say=None)
     for warning in facts.warnings:
         tell(f"warning: {warning}")
-    # Here `--on ray` is a dry run; its plan is for the cluster.
-    machine = ray_machine(said.devices) if said.on == "ray" and not here.by else this_machine()
+    machine = ray_machine(said.devices) if asks else this_machine()  # a dry run, whose plan is for the cluster
     fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine, fitted)
-    if said.on != "ray":
+    if not asks:
         refuse_processes(made.settings.devices or 1, machine)
     tell(made.table())
     if dry_run:
