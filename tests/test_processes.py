@@ -124,6 +124,34 @@ def test_a_script_of_slurm_trains_on_ray_and_the_run_knows_its_job(tmp_path, mon
     assert len(calls) == 2
 
 
+def test_what_began_on_ray_goes_on_there_unless_another_place_is_said(tmp_path, monkeypatch):
+    data, out = write_data(tmp_path / "data", val=0, test=0), tmp_path / "run"
+    train(data, out, **(QUICK | {"steps": 1, "preflight": False}))
+    stored = json.loads((out / "plan.json").read_text())
+    stored["settings"]["on"] = "ray"
+    (out / "plan.json").write_text(json.dumps(stored))
+    calls, said = [], []
+
+    def together(work, count, **_):
+        calls.append((work.keywords["resume"], work.keywords["settings"]))
+        return "the run", count
+
+    monkeypatch.setattr(processes, "together", together)
+    assert train(data, out, resume=True) == "the run"
+    assert calls == [(True, {"on": "ray"})]
+    made = train(data, out, resume=True, on="here", dry_run=True, say=said.append)
+    assert (made.settings.on, made.reasons["on"].why) == ("here", "since it goes on; it began with ray")
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    made = train(data, out, resume=True, dry_run=True)
+    assert (made.settings.on, made.settings.devices) == ("here", 2)
+    for broken in ("{}", "no JSON"):
+        (out / "plan.json").write_text(broken)
+        with pytest.raises(UserError, match=r"plan\.json"):
+            train(data, out, resume=True)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("written", [False, True])
 def test_the_run_that_was_to_be_replaced_does_not_go_on_when_a_process_dies_before_that(tmp_path, monkeypatch, written):
     calls, out = [], tmp_path / "run"

@@ -196,6 +196,27 @@ def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:
     )
 
 
+def where_it_began(out: Path, said: TrainSettings, here: Place) -> TrainSettings:
+    """Return what was said, with `on` as the run began if that was not: what Ray trained goes on there.
+
+    Processes that others have started for it train it all the same.
+
+    Args:
+        out: The run folder.
+        said: What was said now.
+        here: Of this process.
+    """
+    if said.on is not None:
+        return said
+    try:
+        made = Plan.model_validate(read_json(out / "plan.json"))
+    except (ValidationError, UserError):
+        return said  # `resumed_plan` tells what is wrong with it
+    if made.settings.on != "ray":
+        return said
+    return said.model_copy(update={"on": "here" if here.several else "ray"})
+
+
 def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], machine: Machine) -> Plan:
     """Return the plan that a run began with, with those of `MAY_CHANGE` that were given now.
 

@@ -24,6 +24,7 @@ from maskwright.beginning import (
     resumable,
     resumed_plan,
     started_again,
+    where_it_began,
     write_beginning,
 )
 from maskwright.check import check, check_again
@@ -112,6 +113,7 @@ def train(
             [str(out)],
             "leave --resume out" if not out.exists() else "start anew: --overwrite",
         )
+    said = where_it_began(out, said, here) if resume else said
     asks = asks_ray(said.on, here)
     if asks and not dry_run:
         return on_ray(train, data, out, said, overwrite, resume, tell, here.job)
