@@ -15,7 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from safetensors.torch import save_file
 
 from maskwright.check import check
-from maskwright.devices import InnerPrecision, Place, asks_ray, make_fabric, place, this_machine
+from maskwright.devices import InnerPrecision, Place, asks_ray, make_fabric, place, refuse_processes, this_machine
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import BoxHead, MaskRCNN
 from maskwright.plan import Machine, plan
@@ -333,6 +333,53 @@ def test_another_number_of_processes_than_planned_is_refused(monkeypatch, data):
         "as many processes must train together as the plan has\n  torchrun started 3, the plan has 1 devices ("
     )
     assert str(caught.value).endswith("fix: leave --devices out, or: --devices 3")
+
+
+def test_another_number_of_processes_than_planned_is_refused_before_anything_is_written(monkeypatch, data, tmp_path):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="as many processes must train together as the plan has"):
+        train(data, tmp_path / "run", **(QUICK | {"devices": 1, "preflight": False}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_gpus_are_refused_before_anything_is_written(monkeypatch, data, alone, tmp_path):
+    two, out = Machine("cuda", 2, "Some GPU", 8, 32_000, True), tmp_path / "run"
+    monkeypatch.setattr(sys.modules["maskwright.train"], "this_machine", lambda: two)
+    shutil.copytree(alone, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def refused(**settings):
+        with pytest.raises(UserError) as caught:
+            train(data, out, **settings)
+        return str(caught.value)
+
+    expected = (
+        "every device of a training is a GPU of its own\n"
+        "  4 devices on this machine, which has 2 GPUs for this process (Some GPU)\n"
+        "fix: --devices 2"
+    )
+    assert refused(overwrite=True, **(QUICK | {"devices": 4, "batch_size": 4})) == expected
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    stored = json.loads((out / "plan.json").read_text())
+    stored["settings"] |= {"devices": 4, "batch_size": 4}
+    (out / "plan.json").write_text(json.dumps(stored))
+    assert refused(resume=True) == expected
+    assert train(data, out, resume=True, devices=2, dry_run=True).settings.devices == 2
+
+
+@pytest.mark.parametrize(("machines", "seen", "fine"), [(1, 4, True), (2, 2, True), (4, 1, True), (2, 1, False)])
+def test_processes_of_others_need_a_gpu_each_of_those_that_each_sees(monkeypatch, data, machines, seen, fine):
+    values = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": str(machines)}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    machine = Machine("cuda", seen, "Some GPU", 8, 32_000, True, started=4)
+    made = plan(check(data), TrainSettings(), machine)
+    if fine:
+        refuse_processes(made, machine)
+    else:
+        with pytest.raises(UserError, match=r"(?s)2 devices on this machine, which has 1 GPU for.*start 1 of them per"):
+            refuse_processes(made, machine)
 
 
 def test_processes_that_others_started_are_the_devices(data):

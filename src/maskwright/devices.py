@@ -144,17 +144,39 @@ def this_machine() -> Machine:
     return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started, beside, interactive)
 
 
-def refuse_processes(devices: int, machine: Machine) -> None:
-    """Refuse several devices where nobody has started processes for them and none can be started.
+def refuse_processes(made: Plan, machine: Machine) -> None:
+    """Refuse a plan that the processes or the GPUs are not there for, before anything is done.
 
     Raises:
-        UserError: If this is a notebook or the like.
+        UserError: If this is a notebook or the like, which can start no processes; if others have started another
+            number than the plan has; or if there are not so many GPUs.
     """
+    devices, here = made.settings.devices or 1, place()
     if devices > 1 and machine.interactive and not machine.started:
         raise UserError(
             "a notebook cannot start processes to train together",
             [f"devices is {devices}, and this is a notebook or an interactive Python"],
             f"devices=1; or in a terminal: maskwright train DATA -o RUN --devices {devices}",
+        )
+    _refuse_another_number(made, here)
+    if machine.device == "cuda" and devices // here.machines > machine.count:
+        gpus = f"{machine.count} GPU{'s' if machine.count > 1 else ''}"
+        raise UserError(
+            "every device of a training is a GPU of its own",
+            [f"{devices // here.machines} devices on this machine, which has {gpus} for this process ({machine.name})"],
+            f"start {machine.count} of them per machine, or let each see all of its GPUs"
+            if here.by
+            else f"--devices {machine.count}",
+        )
+
+
+def _refuse_another_number(made: Plan, here: Place) -> None:
+    devices = made.settings.devices or 1
+    if here.by and here.world != devices:
+        raise UserError(
+            "as many processes must train together as the plan has",
+            [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
+            f"leave --devices out, or: --devices {here.world}",
         )
 
 
@@ -233,12 +255,7 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
         UserError: If others have started another number of processes than the plan has.
     """
     devices, here = made.settings.devices or 1, place()
-    if here.by and here.world != devices:
-        raise UserError(
-            "as many processes must train together as the plan has",
-            [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
-            f"leave --devices out, or: --devices {here.world}",
-        )
+    _refuse_another_number(made, here)
     # Started by us, processes are spawned; those of others are there already.
     several = DDPStrategy(timeout=MEETING, start_method="popen" if here.by else "spawn")
     kinds: Any = {"bf16": "bf16-mixed", "16": "16-mixed"}

@@ -132,7 +132,7 @@ def train(
     fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine, fitted)
     if not asks:
-        refuse_processes(made.settings.devices or 1, machine)
+        refuse_processes(made, machine)
     tell(made.table())
     if dry_run:
         return made
