@@ -124,6 +124,20 @@ def test_a_script_of_slurm_trains_on_ray_and_the_run_knows_its_job(tmp_path, mon
     assert len(calls) == 2
 
 
+def test_the_processes_of_ray_are_told_places_that_hold_in_any_folder(tmp_path, monkeypatch):
+    calls = []
+
+    def together(work, count, **_):
+        calls.append((work.args[1:], work.keywords["settings"]))
+        return "the run", count
+
+    monkeypatch.setattr(processes, "together", together)
+    monkeypatch.chdir(tmp_path)
+    train("data", "run", on="ray", weights="body.pth")
+    places = (str(tmp_path / "data"), str(tmp_path / "run"))
+    assert calls == [(places, {"on": "ray", "weights": str(tmp_path / "body.pth")})]
+
+
 def test_what_began_on_ray_goes_on_there_unless_another_place_is_said(tmp_path, monkeypatch):
     data, out = write_data(tmp_path / "data", val=0, test=0), tmp_path / "run"
     train(data, out, **(QUICK | {"steps": 1, "preflight": False}))

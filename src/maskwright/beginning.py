@@ -21,7 +21,7 @@ from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
 from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
-from maskwright.settings import TrainSettings
+from maskwright.settings import WEIGHTS_BY_NAME, TrainSettings
 from maskwright.shards import split_files
 
 MAY_CHANGE = ("devices", "on", "workers", "micro_batch", "tracker", "log_every", "preflight")
@@ -192,8 +192,15 @@ def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:
     began = made.settings.model_dump()
     given = {name for name, reason in made.reasons.items() if reason.source == "user"} & set(began)
     return given - set(MAY_CHANGE) == set(settings) - set(MAY_CHANGE) and all(
-        began[name] == value for name, value in settings.items() if name not in MAY_CHANGE
+        _same(name, began[name], value) for name, value in settings.items() if name not in MAY_CHANGE
     )
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting are the same one, as two ways to write a path are."""
+    if name == "weights" and None not in (one, other) and not {one, other} & set(WEIGHTS_BY_NAME):
+        return Path(one).resolve() == Path(other).resolve()
+    return bool(one == other)
 
 
 def where_it_began(out: Path, said: TrainSettings, here: Place) -> TrainSettings:
@@ -241,7 +248,7 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
     other = [
         f"{name} is {value!r} now, the run began with {began[name]!r}"
         for name, value in now.items()
-        if began[name] != value and name not in MAY_CHANGE
+        if not _same(name, began[name], value) and name not in MAY_CHANGE
     ]
     if other:
         raise UserError(

@@ -224,6 +224,11 @@ class TrainSettings(Settings):
         """
         return () if self.weights is None or self.weights in WEIGHTS_BY_NAME else (Path(self.weights),)
 
+    def with_absolute_paths(self) -> Self:
+        """Return the settings with what `files` returns as absolute paths: they hold in any folder and process."""
+        files = self.files()
+        return self.model_copy(update={"weights": str(files[0].absolute())}) if files else self
+
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]

@@ -37,6 +37,7 @@ from maskwright.evaluate import Evaluation
 from maskwright.files import refuse_existing, refuse_input, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
+from maskwright.models import LATER
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
@@ -102,7 +103,7 @@ def train(
     began = time.time()
     tell = say or _silent
     values, fitted = stored(settings, typed, TrainSettings)
-    said = TrainSettings.parse(values)
+    said = TrainSettings.parse(values).with_absolute_paths()
     require(said.tracker or "none")
     data, out = Path(data), Path(out)
     here = place()
@@ -322,14 +323,16 @@ class _Training:
         how, sides = Augmentation.of(settings), sides_of(settings)
         rare = settings.repeat_rare or 0.0
         self.photos = Photos(truth, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb, sides, rare)
-        self.network = self.run.build(cast(str, settings.weights))
+        goes_on, weights = resume and (self.run.path / RESUME).is_file(), cast(str, settings.weights)
+        # A checkpoint has every tensor: what the training started from may be gone.
+        self.network = self.run.build(LATER if goes_on and weights != "none" else weights)
         if getattr(self.network, "loaded", None) is not None and not resume:
             self.tell(cast(Any, self.network).loaded.table())
         self.optimiser = optimiser_for(settings, self.network)
         model, optimiser = self.fabric.setup(self.network, self.optimiser)
         model.mark_forward_method("losses")
         self.average = Average(self.network, settings.ema or 0.0)
-        if resume and (self.run.path / RESUME).is_file():
+        if goes_on:
             self.at = load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors)
         elif (tested := self.run.path / "preflight.json").is_file():
             self.at.validation_s = float(read_json(tested)["validation_s"])
