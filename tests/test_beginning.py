@@ -48,6 +48,25 @@ def test_a_run_is_what_it_was_begun_with_and_nothing_else(tiny, tmp_path):
     assert not begun_with(tmp_path, QUICK)
 
 
+def test_a_file_of_weights_is_the_one_that_it_began_with_however_it_is_written(tiny, tmp_path, monkeypatch):
+    data, out = tiny[0], tmp_path / "run"
+    shutil.copytree(tiny[1], out)
+    stored = json.loads((out / "plan.json").read_text())
+    stored["reasons"]["weights"] = {"source": "user", "why": "you said so"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for began in (str(tmp_path / "body.pth"), "body.pth"):  # the latter is what older versions stored
+        stored["settings"]["weights"] = began
+        (out / "plan.json").write_text(json.dumps(stored))
+        for now in (str(tmp_path / "body.pth"), "body.pth", "run/../body.pth", "link/body.pth"):
+            assert begun_with(out, QUICK | {"weights": now})
+            assert train(data, out, resume=True, dry_run=True, weights=now).settings.weights == began
+        for now in ("other.pth", "imagenet", str(tmp_path.parent / "body.pth")):
+            assert not begun_with(out, QUICK | {"weights": now})
+            with pytest.raises(UserError, match=r"weights is '.*' now, the run began with '.*body\.pth'"):
+                train(data, out, resume=True, dry_run=True, weights=now)
+
+
 def test_a_beginning_is_whole_and_takes_the_place_of_what_was_there(tiny, tmp_path):
     data, run, _ = tiny
     made = train(data, tmp_path / "none", dry_run=True, **QUICK)
@@ -102,6 +121,10 @@ def test_what_is_started_again_is_known_by_its_job(tiny, tmp_path):
     nameless = Place(by="torchrun", again=True)
     assert again(nameless, "")
     assert not again(replace(nameless, again=False), "")
+    told = replace(nameless, job="torchrun torchelastic_e3/none_x8")
+    assert again(told, "torchrun torchelastic_e3/none_x8", "finished")
+    assert not again(told, "")  # what it was to replace, when it died before it wrote its run
+    assert not again(told, "torchrun torchelastic_f7/none_y2")
     queued = Place(by="SLURM", again=True, job="SLURM 17")
     assert again(queued, "SLURM 17")
     assert not again(queued, "SLURM 16")

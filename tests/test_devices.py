@@ -15,11 +15,11 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from safetensors.torch import save_file
 
 from maskwright.check import check
-from maskwright.devices import InnerPrecision, Place, make_fabric, place, this_machine
+from maskwright.devices import InnerPrecision, Place, asks_ray, make_fabric, place, refuse_processes, this_machine
 from maskwright.errors import UserError
 from maskwright.models.maskrcnn import BoxHead, MaskRCNN
 from maskwright.plan import Machine, plan
-from maskwright.run import LAST, load_tensors
+from maskwright.run import LAST, Run, load_tensors
 from maskwright.settings import TrainSettings
 from maskwright.train import train
 from tiny_world import QUICK, write_data
@@ -36,6 +36,14 @@ SLURM = {
     "SLURM_JOB_ID": "17",
     "SLURM_NODEID": "0",
     "MASTER_ADDR": "127.0.0.1",
+}
+
+ON_RAY = SLURM | {  # in a cluster that a job of SLURM has started
+    "MASKWRIGHT_STARTED_BY_RAY": "1",
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "GROUP_WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "1",
 }
 
 # Trains as the command line does, and dies after a step, as a machine does.
@@ -110,6 +118,36 @@ def test_two_processes_of_torchrun_give_the_losses_of_one_and_one_goes_on_when_t
     assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) < 1e-5
 
 
+# Trains as the command line does, and dies in the first pre-flight, as a process does that takes too much memory.
+DOOMED = """
+import os, signal, sys
+from maskwright import cli
+import maskwright.train
+module = sys.modules["maskwright.train"]
+plain = module._preflight
+def preflight(*args):
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(*args)
+module._preflight = preflight
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_torchrun_without_a_name_does_not_go_on_with_the_run_that_it_was_to_replace(data, tmp_path):
+    script, out, log = tmp_path / "doomed.py", tmp_path / "run", tmp_path / "log"
+    script.write_text(DOOMED)
+    old = train(data, out, **(QUICK | {"steps": 2}))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1", "--log-dir", str(log)]
+    launch += ["--master-port", "0"]
+    command = [*launch, str(script), *words(data, out, QUICK | {"steps": 3}), "--overwrite"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "trained 3 steps" in done.stdout
+    new = Run.read(out)
+    assert (old.job, new.step, new.job) == ("", 3, f"torchrun log/{next(log.iterdir()).name}")
+
+
 @pytest.fixture(scope="module")
 def body(tmp_path_factory):
     """Return a file of a backbone, random; norms of networks that start from a file keep their statistics."""
@@ -179,10 +217,26 @@ def test_two_tasks_of_slurm_take_the_steps_of_one_process(data, tmp_path):
             Place(0, 1, 1, 1, "torchrun", True, "torchrun x"),
         ),
         ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, 1, 1, "torchrun")),
+        (
+            {
+                "TORCHELASTIC_RUN_ID": "none",
+                "TORCHELASTIC_ERROR_FILE": "/logs/torchelastic_e3/none_x8/attempt_2/0/error.json",
+                "TORCHELASTIC_RESTART_COUNT": "2",
+                "RANK": "0",
+                "WORLD_SIZE": "1",
+            },
+            Place(0, 1, 1, 1, "torchrun", True, "torchrun torchelastic_e3/none_x8"),
+        ),
         (SLURM | {"SLURM_PROCID": "1"}, Place(1, 2, 1, 2, "SLURM", job="SLURM 17")),
         (SLURM | {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "2"}, Place(1, 2, 1, 2, "SLURM", True, "SLURM 17")),
         (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(0, 8, 2, 4, "SLURM", job="SLURM 17")),
         (SLURM | {"SLURM_JOB_NAME": "bash"}, Place()),  # a shell that SLURM gave
+        (
+            SLURM | {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            Place(1, 2, 1, 2, "SLURM", job="SLURM 17", task=True),
+        ),
+        (ON_RAY | {"TORCHELASTIC_RUN_ID": "none"}, Place(1, 2, 2, 1, "Ray")),
+        (ON_RAY | {"TORCHELASTIC_RUN_ID": "SLURM 17"}, Place(1, 2, 2, 1, "Ray", job="SLURM 17")),
     ],
 )
 def test_a_process_knows_its_place(monkeypatch, environment, expected):
@@ -194,6 +248,34 @@ def test_a_process_knows_its_place(monkeypatch, environment, expected):
     assert place().first == (expected.rank == 0)
     machine = this_machine()
     assert (machine.started, machine.beside) == ((expected.world, expected.beside) if expected.by else (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("here", "asks"),
+    [
+        (Place(), True),
+        (Place(0, 4, 4, 1, "SLURM", job="SLURM 17"), True),  # the job's script
+        (Place(0, 1, 1, 1, "SLURM", task=True), True),
+        (Place(0, 1, 1, 1, "torchrun"), True),
+        (Place(1, 2, 2, 1, "Ray"), False),
+        (Place(1, 2, 2, 1, "SLURM", task=True), None),
+        (Place(0, 2, 2, 1, "SLURM", task=True), None),
+        (Place(0, 2, 1, 2, "torchrun"), None),
+    ],
+)
+def test_one_process_alone_asks_ray_and_none_that_ray_has_started(here, asks):
+    assert not asks_ray("here", here)
+    assert not asks_ray(None, here)
+    if asks is None:
+        with pytest.raises(UserError) as caught:
+            asks_ray("ray", here)
+        assert str(caught.value) == (
+            "Ray starts the processes that train together, so one alone may ask for them\n"
+            f"  --on ray, and {here.by} started 2 processes\n"
+            f"fix: start one, or train in those of {here.by}: --on here"
+        )
+    else:
+        assert asks_ray("ray", here) == asks
 
 
 def test_a_gpu_that_only_emulates_bf16_is_not_said_to_have_it(monkeypatch):
@@ -251,6 +333,53 @@ def test_another_number_of_processes_than_planned_is_refused(monkeypatch, data):
         "as many processes must train together as the plan has\n  torchrun started 3, the plan has 1 devices ("
     )
     assert str(caught.value).endswith("fix: leave --devices out, or: --devices 3")
+
+
+def test_another_number_of_processes_than_planned_is_refused_before_anything_is_written(monkeypatch, data, tmp_path):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="as many processes must train together as the plan has"):
+        train(data, tmp_path / "run", **(QUICK | {"devices": 1, "preflight": False}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_gpus_are_refused_before_anything_is_written(monkeypatch, data, alone, tmp_path):
+    two, out = Machine("cuda", 2, "Some GPU", 8, 32_000, True), tmp_path / "run"
+    monkeypatch.setattr(sys.modules["maskwright.train"], "this_machine", lambda: two)
+    shutil.copytree(alone, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def refused(**settings):
+        with pytest.raises(UserError) as caught:
+            train(data, out, **settings)
+        return str(caught.value)
+
+    expected = (
+        "every device of a training is a GPU of its own\n"
+        "  4 devices on this machine, which has 2 GPUs for this process (Some GPU)\n"
+        "fix: --devices 2"
+    )
+    assert refused(overwrite=True, **(QUICK | {"devices": 4, "batch_size": 4})) == expected
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    stored = json.loads((out / "plan.json").read_text())
+    stored["settings"] |= {"devices": 4, "batch_size": 4}
+    (out / "plan.json").write_text(json.dumps(stored))
+    assert refused(resume=True) == expected
+    assert train(data, out, resume=True, devices=2, dry_run=True).settings.devices == 2
+
+
+@pytest.mark.parametrize(("machines", "seen", "fine"), [(1, 4, True), (2, 2, True), (4, 1, True), (2, 1, False)])
+def test_processes_of_others_need_a_gpu_each_of_those_that_each_sees(monkeypatch, data, machines, seen, fine):
+    values = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": str(machines)}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    machine = Machine("cuda", seen, "Some GPU", 8, 32_000, True, started=4)
+    made = plan(check(data), TrainSettings(), machine)
+    if fine:
+        refuse_processes(made, machine)
+    else:
+        with pytest.raises(UserError, match=r"(?s)2 devices on this machine, which has 1 GPU for.*start 1 of them per"):
+            refuse_processes(made, machine)
 
 
 def test_processes_that_others_started_are_the_devices(data):

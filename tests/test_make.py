@@ -406,6 +406,22 @@ def test_a_work_folder_inside_the_photos_is_refused(stages, raw):
     )
 
 
+@pytest.mark.parametrize("inside", ["run", "run/weights/best.safetensors", "data/body.pth"])
+def test_weights_that_a_stage_would_replace_are_refused_before_any_stage(stages, raw, tmp_path, inside):
+    work = tmp_path / "work"
+    make(raw, work)
+    (work / "data" / "body.pth").write_bytes(b"weights")
+    records = (work / "make.json").read_bytes()
+    with pytest.raises(UserError, match="the output must not be the input or hold it"):
+        make(raw, work, weights=str(work / inside))
+    assert (work / "data" / "body.pth").is_file()
+    assert (work / "make.json").read_bytes() == records
+    assert len(stages.trained) == 1
+    make(raw, work, weights=str(tmp_path / "body.pth"))
+    make(raw, work, weights="imagenet")
+    assert len(stages.trained) == 3
+
+
 def test_a_mistyped_input_leaves_no_folder(stages, tmp_path):
     with pytest.raises(UserError):
         make(tmp_path / "rwa", tmp_path / "work")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 from torchvision.ops import box_iou
 
-from maskwright.models import ARCHITECTURES
+from maskwright.models import ARCHITECTURES, LATER
 from maskwright.models.conventions import Conventions
 from maskwright.models.whole import Part, part
 from maskwright.train import LOSSES
@@ -87,6 +87,19 @@ BATCHES = {
     "forty objects": (FORTY, ONE),
     "an object that fills the photo": (WHOLE, ONE),
 }
+
+
+def test_what_a_checkpoint_fills_reads_nothing_and_trains_what_a_file_would(name, built, monkeypatch):
+    def read(*_args, **_more):
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr("maskwright.models.maskrcnn.load_imagenet", read)
+    monkeypatch.setattr("maskwright.models.start.read_checkpoint", read)
+    network = ARCHITECTURES[name](SIZES_OF[name], LATER)
+    trained = {key: value.requires_grad for key, value in network.named_parameters()}
+    assert trained == {key: value.requires_grad for key, value in built.named_parameters()}
+    assert name != "maskrcnn-nano" or not all(trained.values())  # its early stages are not trained
+    network.load_state_dict(built.state_dict())
 
 
 @pytest.mark.parametrize("objects", BATCHES.values(), ids=BATCHES)

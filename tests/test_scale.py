@@ -445,7 +445,7 @@ def test_ray_that_is_not_installed_is_said(monkeypatch):
     with pytest.raises(UserError) as caught:
         list(scale.each(square, [1], on="ray"))
     assert str(caught.value) == (
-        "Ray is not installed\n  --on ray needs it\nfix: pip install 'maskwright[ray]', or leave out: --on ray"
+        "Ray is not installed\n  --on ray needs it\nfix: pip install 'maskwright[ray]', or: --on here"
     )
 
 
@@ -489,7 +489,7 @@ def test_a_cluster_that_is_not_there_is_said(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(UserError) as caught:
         list(scale.each(square, [1], on="ray"))
-    assert str(caught.value) == "Ray cannot be started\n  nobody listens\nfix: leave out: --on ray"
+    assert str(caught.value) == "Ray cannot be started\n  nobody listens\nfix: do it on this machine: --on here"
 
 
 @needs_ray

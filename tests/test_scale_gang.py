@@ -12,10 +12,11 @@ import pytest
 import maskwright
 from maskwright import scale
 from maskwright.errors import UserError
-from maskwright.scale.gang import ProcessesDiedError, cpus_each, together
+from maskwright.scale.gang import BY_RAY, ProcessesDiedError, cpus_each, together
 
 pytest.importorskip("ray")
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+NAMES += ("TORCHELASTIC_RUN_ID", BY_RAY)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,8 @@ def test_processes_know_each_other_and_the_first_one_speaks_and_answers(cluster)
     assert said == ["rank 0 speaks"]
     assert count == 2
     assert answer.pop("port") > 0
-    assert answer == dict(zip(NAMES, ("0", "2", "0", "2", "0", "2"), strict=True))
+    assert answer == dict(zip(NAMES, ("0", "2", "0", "2", "0", "2", "none", "1"), strict=True))
+    assert together(introduce, 1, job="SLURM 17")[0]["TORCHELASTIC_RUN_ID"] == "SLURM 17"
 
 
 @pytest.mark.parametrize(("gpus", "each"), [({"GPU": 2.0}, 1), ({}, 0)])

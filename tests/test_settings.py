@@ -76,6 +76,15 @@ def test_settings_know_nothing_of_the_number_of_classes(kind):
     assert not {"classes", "num_classes", "categories"} & known
 
 
+def test_a_file_of_weights_is_the_same_one_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = TrainSettings(weights="body.pth", seed=3).with_absolute_paths()
+    assert (whole.weights, whole.seed) == (str(tmp_path / "body.pth"), 3)
+    assert whole.with_absolute_paths() == whole
+    for name in (None, "none", "imagenet", "coco"):
+        assert TrainSettings(weights=name).with_absolute_paths().weights == name
+
+
 def test_a_setting_is_named_as_it_is_typed():
     with pytest.raises(UserError, match=r"  val_share \(--val-share\) is 2.0: input should be less than or equal to 1"):
         PrepareSettings.parse({"val_share": 2.0})

@@ -218,6 +218,25 @@ def test_an_interrupted_run_is_usable_and_goes_on_to_the_same_weights(data, fini
     assert [(e["kind"], e["step"]) for e in log_of(out)] == [(e["kind"], e["step"]) for e in log_of(finished)]
 
 
+def test_a_training_goes_on_without_the_file_that_it_started_from(data, finished, tmp_path, monkeypatch):
+    work, other = tmp_path / "work", tmp_path / "other"
+    for folder in (work, other):
+        folder.mkdir()
+    shutil.copy(finished / BEST, work / "body.safetensors")
+    monkeypatch.chdir(work)
+    settings = QUICK | {"weights": "body.safetensors", "steps": 4, "validations": 1}
+    whole = train(data, tmp_path / "whole", **settings)
+    with ctrl_c_in_step_two():
+        train(data, tmp_path / "cut", **settings, preflight=False)
+    assert Plan.model_validate_json((tmp_path / "cut" / "plan.json").read_text()).settings.weights == str(
+        work / "body.safetensors"
+    )
+    (work / "body.safetensors").unlink()
+    monkeypatch.chdir(other)
+    train(data, tmp_path / "cut", resume=True)
+    assert (whole.path / LAST).read_bytes() == (tmp_path / "cut" / LAST).read_bytes()
+
+
 def test_repeated_photos_of_rare_categories_are_told_and_survive_an_interruption(tmp_path, monkeypatch):
     data, rare = write_data(tmp_path / "data"), QUICK | {"repeat_rare": 1.0, "validations": 1}
     truth = Dataset.read_split(data, "train")
@@ -727,6 +746,20 @@ def test_the_output_may_not_be_the_data(data, tmp_path):
         train(copy, copy / "train", overwrite=True, steps=1)
     assert any((copy / "train").iterdir())
     assert (copy / "annotations" / "instances_train.json").is_file()
+
+
+@pytest.mark.parametrize("inside", ["", "weights/best.safetensors", "weights/gone.safetensors"])
+def test_the_weights_to_start_from_may_not_be_in_what_is_replaced(data, finished, tmp_path, inside):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = files(out)
+    found = message(data, out, overwrite=True, weights=str(out / inside), steps=1)
+    assert found == (
+        "the output must not be the input or hold it: replacing it would delete the input\n"
+        f"  {out} and {out / inside}\n"
+        "fix: name another output"
+    )
+    assert files(out) == before
 
 
 # Averages, stopping, minutes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
 from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
-from maskwright.settings import TrainSettings
+from maskwright.settings import WEIGHTS_BY_NAME, TrainSettings
 from maskwright.shards import split_files
 
 MAY_CHANGE = ("devices", "on", "workers", "micro_batch", "tracker", "log_every", "preflight")
@@ -141,6 +142,16 @@ def resumable(out: Path) -> bool:
     return (out / "run.json").is_file() and (out / "plan.json").is_file()
 
 
+def mark_of(out: Path) -> tuple[int, int, bytes] | None:
+    """Return what tells a run folder's `run.json` from any that is written later; `None` if there is none."""
+    try:
+        with (out / "run.json").open("rb") as handle:
+            status = os.fstat(handle.fileno())
+            return status.st_ino, status.st_mtime_ns, handle.read()
+    except OSError:
+        return None
+
+
 def started_again(out: Path, here: Place, settings: Mapping[str, Any]) -> bool:
     """Tell whether torchrun or SLURM have started again what trains this run, which then goes on.
 
@@ -181,8 +192,36 @@ def begun_with(out: Path, settings: Mapping[str, Any]) -> bool:
     began = made.settings.model_dump()
     given = {name for name, reason in made.reasons.items() if reason.source == "user"} & set(began)
     return given - set(MAY_CHANGE) == set(settings) - set(MAY_CHANGE) and all(
-        began[name] == value for name, value in settings.items() if name not in MAY_CHANGE
+        _same(name, began[name], value) for name, value in settings.items() if name not in MAY_CHANGE
     )
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting are the same one, as two ways to write a path are."""
+    if name == "weights" and None not in (one, other) and not {one, other} & set(WEIGHTS_BY_NAME):
+        return Path(one).resolve() == Path(other).resolve()
+    return bool(one == other)
+
+
+def where_it_began(out: Path, said: TrainSettings, here: Place) -> TrainSettings:
+    """Return what was said, with `on` as the run began if that was not: what Ray trained goes on there.
+
+    Processes that others have started for it train it all the same.
+
+    Args:
+        out: The run folder.
+        said: What was said now.
+        here: Of this process.
+    """
+    if said.on is not None:
+        return said
+    try:
+        made = Plan.model_validate(read_json(out / "plan.json"))
+    except (ValidationError, UserError):
+        return said  # `resumed_plan` tells what is wrong with it
+    if made.settings.on != "ray":
+        return said
+    return said.model_copy(update={"on": "here" if here.several else "ray"})
 
 
 def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[str, str], machine: Machine) -> Plan:
@@ -209,7 +248,7 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
     other = [
         f"{name} is {value!r} now, the run began with {began[name]!r}"
         for name, value in now.items()
-        if began[name] != value and name not in MAY_CHANGE
+        if not _same(name, began[name], value) and name not in MAY_CHANGE
     ]
     if other:
         raise UserError(

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from maskwright.errors import UserError
 from maskwright.memory import main_memory_mb
 from maskwright.plan import Machine, Plan
-from maskwright.scale.gang import together
+from maskwright.scale.gang import BY_RAY, together
 
 MEETING = timedelta(minutes=30)
 """So long processes wait for each other to come: one that was refused, or whose machine has failed, never will."""
@@ -41,10 +42,14 @@ class Place:
         world: How many there are.
         machines: On how many machines.
         beside: How many of them are on this machine.
-        by: Who started them: `torchrun`, `SLURM`; empty if nobody did, and this is the only one.
+        by: Who started them: `torchrun`, `SLURM`, `Ray`; empty if nobody did, and this is the only one.
         again: Whether they are known to be started again: after a failure, or since the job was put back into the
             queue. torchrun does not say so where processes have come or gone, nor on a machine that came later.
-        job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own.
+        job: Of torchrun or SLURM, the same whenever it starts them again; empty if it has no name of its own. Of a
+            torchrun without a name, the folder that it keeps on its machine, so that it is another job elsewhere.
+            Ray's processes have that of the one that asked for them.
+        task: Of SLURM: whether srun has started this process, as it has the others. If not, it is the job's script,
+            which runs once; `world` are those that srun would start.
     """
 
     rank: int = 0
@@ -54,6 +59,12 @@ class Place:
     by: str = ""
     again: bool = False
     job: str = ""
+    task: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Tell whether others do what this process does."""
+        return self.world > 1 and (self.task or self.by != "SLURM")
 
     @property
     def first(self) -> bool:
@@ -65,15 +76,18 @@ def place() -> Place:
     """Read this process's place from its environment (Ray's workers are given what torchrun gives)."""
     have = os.environ
     if "TORCHELASTIC_RUN_ID" in have:
+        name, by_ray = have["TORCHELASTIC_RUN_ID"], BY_RAY in have
+        job = _job_of_torchrun(name, have.get("TORCHELASTIC_ERROR_FILE", ""))
+        if by_ray:
+            job = "" if name == "none" else name
         return Place(
             rank=int(have["RANK"]),
             world=int(have["WORLD_SIZE"]),
             machines=int(have.get("GROUP_WORLD_SIZE", "1")),
             beside=int(have.get("LOCAL_WORLD_SIZE", "1")),
-            by="torchrun",
+            by="Ray" if by_ray else "torchrun",
             again=int(have.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
-            # `none` is what torchrun calls every job that it was given no name for.
-            job="" if have["TORCHELASTIC_RUN_ID"] == "none" else f"torchrun {have['TORCHELASTIC_RUN_ID']}",
+            job=job,
         )
     # In a shell of its own (salloc) SLURM sets the same variables; Fabric tells by the job's name, as we do.
     if "SLURM_NTASKS" in have and have.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
@@ -85,8 +99,26 @@ def place() -> Place:
             by="SLURM",
             again=int(have.get("SLURM_RESTART_COUNT", "0")) > 0,
             job=f"SLURM {have['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in have else "",
+            task="SLURM_STEP_NUM_TASKS" in have,  # srun alone says so
         )
     return Place()
+
+
+def _job_of_torchrun(name: str, error_file: str) -> str:
+    """Return what tells a torchrun from others, however often it starts its processes.
+
+    Args:
+        name: Its run id; `none` is what all have that were given none.
+        error_file: Where a process notes its failure: a file in a new folder of torchrun's, which all attempts share.
+
+    Example:
+        >>> _job_of_torchrun("17", ""), _job_of_torchrun("none", "/tmp/torchelastic_e3/none_x8/attempt_1/0/error.json")
+        ('torchrun 17', 'torchrun torchelastic_e3/none_x8')
+    """
+    if name != "none":
+        return f"torchrun {name}"
+    parts = Path(error_file).parts
+    return f"torchrun {'/'.join(parts[-5:-3])}" if len(parts) > 4 and parts[-3].startswith("attempt_") else ""
 
 
 def this_machine() -> Machine:
@@ -112,18 +144,61 @@ def this_machine() -> Machine:
     return Machine("cpu", 1, f"no GPU; {cores} CPU cores", cores, memory, bf16, started, beside, interactive)
 
 
-def refuse_processes(devices: int, machine: Machine) -> None:
-    """Refuse several devices where nobody has started processes for them and none can be started.
+def refuse_processes(made: Plan, machine: Machine) -> None:
+    """Refuse a plan that the processes or the GPUs are not there for, before anything is done.
 
     Raises:
-        UserError: If this is a notebook or the like.
+        UserError: If this is a notebook or the like, which can start no processes; if others have started another
+            number than the plan has; or if there are not so many GPUs.
     """
+    devices, here = made.settings.devices or 1, place()
     if devices > 1 and machine.interactive and not machine.started:
         raise UserError(
             "a notebook cannot start processes to train together",
             [f"devices is {devices}, and this is a notebook or an interactive Python"],
             f"devices=1; or in a terminal: maskwright train DATA -o RUN --devices {devices}",
         )
+    _refuse_another_number(made, here)
+    if machine.device == "cuda" and devices // here.machines > machine.count:
+        gpus = f"{machine.count} GPU{'s' if machine.count > 1 else ''}"
+        raise UserError(
+            "every device of a training is a GPU of its own",
+            [f"{devices // here.machines} devices on this machine, which has {gpus} for this process ({machine.name})"],
+            f"start {machine.count} of them per machine, or let each see all of its GPUs"
+            if here.by
+            else f"--devices {machine.count}",
+        )
+
+
+def _refuse_another_number(made: Plan, here: Place) -> None:
+    devices = made.settings.devices or 1
+    if here.by and here.world != devices:
+        raise UserError(
+            "as many processes must train together as the plan has",
+            [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
+            f"leave --devices out, or: --devices {here.world}",
+        )
+
+
+def asks_ray(on: str | None, here: Place) -> bool:
+    """Tell whether this process has the work done on Ray: if the user says so, unless Ray has started it for that.
+
+    Args:
+        on: Where the work is done.
+        here: Of this process.
+
+    Raises:
+        UserError: If others would ask for the same work.
+    """
+    if on != "ray" or here.by == "Ray":
+        return False
+    if here.several:
+        raise UserError(
+            "Ray starts the processes that train together, so one alone may ask for them",
+            [f"--on ray, and {here.by} started {here.world} processes"],
+            f"start one, or train in those of {here.by}: --on here",
+        )
+    return True
 
 
 def memory_limit_mb(machine: Machine) -> int:
@@ -180,12 +255,7 @@ def make_fabric(made: Plan, machine: Machine) -> Fabric:
         UserError: If others have started another number of processes than the plan has.
     """
     devices, here = made.settings.devices or 1, place()
-    if here.by and here.world != devices:
-        raise UserError(
-            "as many processes must train together as the plan has",
-            [f"{here.by} started {here.world}, the plan has {devices} devices ({made.reasons['devices'].why})"],
-            f"leave --devices out, or: --devices {here.world}",
-        )
+    _refuse_another_number(made, here)
     # Started by us, processes are spawned; those of others are there already.
     several = DDPStrategy(timeout=MEETING, start_method="popen" if here.by else "spawn")
     kinds: Any = {"bf16": "bf16-mixed", "16": "16-mixed"}

@@ -21,7 +21,7 @@ from typing import Any
 from maskwright import __version__
 from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
-from maskwright.files import is_side_file, sha256, write_json
+from maskwright.files import is_side_file, refuse_input, sha256, write_json
 from maskwright.formats import plural
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
 from maskwright.settings_file import stored
@@ -94,7 +94,8 @@ def make(
         Where everything is, and the metrics.
 
     Raises:
-        UserError: If the folder holds something else, if there is nothing to score on, or as the stages say.
+        UserError: If the folder holds something else, if training shall start from weights that a stage would replace,
+            if there is nothing to score on, or as the stages say.
     """
     values, fitted = stored(settings, typed, MakeSettings)
     wanted = MakeSettings.parse(values)
@@ -105,6 +106,8 @@ def make(
     masks = None if masks is None else Path(masks)
     _refuse_misplaced(raw, work)
     data, run, predictions = work / "data", work / "run", work / "predictions"
+    for left in (data, run, predictions):  # the weights to start from must outlive the stages that replace these
+        refuse_input(left, *wanted.files())
     evaluation, page = work / "evaluation.json", work / "report.html"
     book = _Book.open(work, anew=overwrite, say=tell)
     prepare_settings, train_settings = _said(wanted, PrepareSettings), _said(wanted, TrainSettings)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from maskwright.beginning import agreed, resumable
+from maskwright.beginning import agreed, mark_of, resumable
 from maskwright.devices import be_patient, make_fabric, meet
 from maskwright.errors import Problem, UserError
 from maskwright.files import write_json
@@ -108,6 +108,7 @@ def on_ray(
     overwrite: bool,
     resume: bool,
     tell: Callable[[str], None],
+    job: str,
 ) -> Run:
     """Train in processes of a Ray cluster; with one less when one dies, as long as one is left.
 
@@ -119,9 +120,10 @@ def on_ray(
         overwrite: As `train`.
         resume: As `train`.
         tell: Told what happens.
+        job: Of torchrun or SLURM that this process belongs to; the run knows it.
     """
     settings = said.model_dump(exclude_none=True)
-    processes = settings.pop("devices", None)
+    processes, before = settings.pop("devices", None), mark_of(out)
     while True:
         work = partial(
             _on_worker,
@@ -133,10 +135,12 @@ def on_ray(
             settings=settings,
         )
         try:
-            run, _ = together(work, processes, say=tell)
+            run, _ = together(work, processes, say=tell, job=job)
             return run
         except ProcessesDiedError as error:
-            resume, overwrite = resumable(out), overwrite and not resumable(out)
+            # What lies there may still be the run that this one shall take the place of.
+            resume = resumable(out) and (resume or mark_of(out) != before)
+            overwrite = overwrite and not resume
             if error.left < 1:
                 raise
             tell(f"warning: {error.problems[0].where[0]}; the training goes on with {error.left} processes")

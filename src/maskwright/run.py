@@ -130,7 +130,7 @@ class Run:
         }
 
     def build(self, weights: str = "none") -> nn.Module:
-        """Build the network from random numbers (`none`), `imagenet`, `coco` or a file."""
+        """Build the network from random numbers (`none`), `imagenet`, `coco` or a file; `LATER`: for a checkpoint."""
         return ARCHITECTURES[self.architecture](self.sizes, weights)
 
     def network(self, device: str = "cpu") -> nn.Module:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -51,6 +52,9 @@ MaskFrame = Literal["upright", "stored"]
 """What masks were drawn on: the photo as it is shown, or as the camera stored it (EXIF orientation not applied)."""
 
 Where = Literal["here", "ray"]
+
+WEIGHTS_BY_NAME = ("none", "imagenet", "coco")
+"""What a training can start from that is no file."""
 
 
 class Settings(BaseModel):
@@ -210,6 +214,20 @@ class TrainSettings(Settings):
         None, description="Where the numbers go beside log.jsonl and TensorBoard."
     )
     on: Where | None = Field(None, description="Where the work is done: on this machine, or on a Ray cluster.")
+
+    def files(self) -> tuple[Path, ...]:
+        """Return what is named to be read beside the data: the file, or the run folder, that training starts from.
+
+        Example:
+            >>> TrainSettings(weights="imagenet").files(), TrainSettings(weights="RUN").files()[0].name
+            ((), 'RUN')
+        """
+        return () if self.weights is None or self.weights in WEIGHTS_BY_NAME else (Path(self.weights),)
+
+    def with_absolute_paths(self) -> Self:
+        """Return the settings with what `files` returns as absolute paths: they hold in any folder and process."""
+        files = self.files()
+        return self.model_copy(update={"weights": str(files[0].absolute())}) if files else self
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -24,18 +24,20 @@ from maskwright.beginning import (
     resumable,
     resumed_plan,
     started_again,
+    where_it_began,
     write_beginning,
 )
 from maskwright.check import check, check_again
 from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
 from maskwright.dataset import Dataset, read_json
-from maskwright.devices import make_fabric, place, ray_machine, refuse_processes, this_machine
+from maskwright.devices import asks_ray, make_fabric, place, ray_machine, refuse_processes, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
 from maskwright.files import refuse_existing, refuse_input, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
+from maskwright.models import LATER
 from maskwright.optimisers import optimiser_for
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
@@ -94,15 +96,15 @@ def train(
         The run; the plan with `dry_run`.
 
     Raises:
-        UserError: If the data cannot be trained on, the output exists, the pre-flight fails (nothing is written then),
-            memory is not enough for a single photo, a loss is not finite for the third time, too many photos cannot be
-            read, or the last weights cannot be written.
+        UserError: If the data cannot be trained on, the output exists or holds what is read, the pre-flight fails
+            (nothing is written then), memory is not enough for a single photo, a loss is not finite for the third time,
+            too many photos cannot be read, or the last weights cannot be written.
         KeyboardInterrupt: After Ctrl-C, when the run is saved and usable.
     """
     began = time.time()
     tell = say or _silent
     values, fitted = stored(settings, typed, TrainSettings)
-    said = TrainSettings.parse(values)
+    said = TrainSettings.parse(values).with_absolute_paths()
     require(said.tracker or "none")
     data, out = Path(data), Path(out)
     here = place()
@@ -113,12 +115,14 @@ def train(
             [str(out)],
             "leave --resume out" if not out.exists() else "start anew: --overwrite",
         )
-    if said.on == "ray" and not here.by and not dry_run:
-        return on_ray(train, data, out, said, overwrite, resume, tell)
+    said = where_it_began(out, said, here) if resume else said
+    asks = asks_ray(said.on, here)
+    if asks and not dry_run:
+        return on_ray(train, data, out, said, overwrite, resume, tell, here.job)
     if not here.first:
         tell = _silent  # torchrun and SLURM start this function in every process; one of them speaks and writes
     elif not resume:
-        refuse_input(out, *parts_of(data))
+        refuse_input(out, *parts_of(data), *said.files())
         if not dry_run:
             refuse_existing(out, overwrite=overwrite)
     # What a training has left out may be gone when it goes on.
@@ -126,12 +130,11 @@ def train(
     facts = check_again(data, left_out) if left_out else check(data, say=None)
     for warning in facts.warnings:
         tell(f"warning: {warning}")
-    # Here `--on ray` is a dry run; its plan is for the cluster.
-    machine = ray_machine(said.devices) if said.on == "ray" and not here.by else this_machine()
+    machine = ray_machine(said.devices) if asks else this_machine()  # a dry run, whose plan is for the cluster
     fingerprint = fingerprint_of(data, left_out)
     made = resumed_plan(out, data, said, fingerprint, machine) if resume else plan(facts, said, machine, fitted)
-    if said.on != "ray":
-        refuse_processes(made.settings.devices or 1, machine)
+    if not asks:
+        refuse_processes(made, machine)
     tell(made.table())
     if dry_run:
         return made
@@ -320,14 +323,16 @@ class _Training:
         how, sides = Augmentation.of(settings), sides_of(settings)
         rare = settings.repeat_rare or 0.0
         self.photos = Photos(truth, self.plan.canvas, how, cast(int, settings.seed), self.plan.cache_mb, sides, rare)
-        self.network = self.run.build(cast(str, settings.weights))
+        goes_on, weights = resume and (self.run.path / RESUME).is_file(), cast(str, settings.weights)
+        # A checkpoint has every tensor: what the training started from may be gone.
+        self.network = self.run.build(LATER if goes_on and weights != "none" else weights)
         if getattr(self.network, "loaded", None) is not None and not resume:
             self.tell(cast(Any, self.network).loaded.table())
         self.optimiser = optimiser_for(settings, self.network)
         model, optimiser = self.fabric.setup(self.network, self.optimiser)
         model.mark_forward_method("losses")
         self.average = Average(self.network, settings.ema or 0.0)
-        if resume and (self.run.path / RESUME).is_file():
+        if goes_on:
             self.at = load_checkpoint(self.run.path, self.network, self.optimiser, self.average.tensors)
         elif (tested := self.run.path / "preflight.json").is_file():
             self.at.validation_s = float(read_json(tested)["validation_s"])

@@ -7,6 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+LATER = "later"
+"""What a network is built from whose weights a checkpoint brings: like a file, but nothing is read. With `none` other
+parts of the network would be trained."""
+
 
 class Segmenter(Protocol):
     """What training and prediction ask of a network; images are `(N, 3, H, W)` RGB 0..255, sizes multiples of 32."""
@@ -39,7 +43,7 @@ def _nano(sizes: Mapping[str, Any], weights: str) -> nn.Module:
     from maskwright.models.maskrcnn import nano
 
     network = nano(sizes, weights)
-    if weights not in ("none", "imagenet"):
+    if weights not in ("none", "imagenet", LATER):
         from maskwright.models.start import nano_from
 
         nano_from(network, weights)
@@ -60,5 +64,5 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], str], nn.Module]] = {
     "maskrcnn-r50-fpn": _stock("v1"),
     "maskrcnn-r50-fpn-v2": _stock("v2"),
 }
-"""Every network by name: a builder that takes its sizes (JSON) and what it starts from (`none`, `imagenet`, `coco` or a
-file)."""
+"""Every network by name: a builder that takes its sizes (JSON) and what it starts from (`none`, `imagenet`, `coco`, a
+file, or `LATER`)."""

@@ -574,7 +574,8 @@ def nano(sizes: Mapping[str, Any], weights: str) -> MaskRCNN:
 
     Args:
         sizes: The fields of `MaskRCNNSpec` that are not at their default, as JSON gives them.
-        weights: `imagenet`, or `none` for random ones.
+        weights: `imagenet`, or `none` for random ones; of others, which are loaded by the caller, early stages are
+            frozen too.
 
     Raises:
         UserError: If the weights cannot be had.

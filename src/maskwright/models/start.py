@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maskwright.errors import UserError
+from maskwright.models import LATER
 from maskwright.models.checkpoints import Stored, read_checkpoint
 from maskwright.models.conventions import NATIVE, Conventions
 from maskwright.models.convert import ARCHITECTURE_OF, KINDS, Converted, converted, tensors_by_part
@@ -108,14 +109,15 @@ def stock(sizes: Mapping[str, Any], heads: str, weights: str) -> StockMaskRCNN:
     Args:
         sizes: The fields of `StockSpec` that are not at their default, as JSON gives them.
         heads: `v1` or `v2`.
-        weights: `none`, `imagenet`, `coco` or a file; `loaded` of the network is the account of it.
+        weights: `none`, `imagenet`, `coco` or a file; `loaded` of the network is the account of it. `LATER`: they come
+            from a checkpoint.
 
     Raises:
         UserError: If the weights cannot be had or are of another network.
     """
     spec = StockSpec.of(sizes, cast(Literal["v1", "v2"], heads))
     network = StockMaskRCNN(spec)
-    if weights == "none":
+    if weights in ("none", LATER):
         return network
     if weights == "imagenet" and spec.backbone is not None:
         network.loaded = _timm_imagenet(network, spec.backbone)

@@ -101,7 +101,7 @@ def at(on: Where = "here", workers: int | None = None, say: Say | None = None) -
         import ray
     except ImportError:
         raise UserError(
-            "Ray is not installed", ["--on ray needs it"], "pip install 'maskwright[ray]', or leave out: --on ray"
+            "Ray is not installed", ["--on ray needs it"], "pip install 'maskwright[ray]', or: --on here"
         ) from None
     from maskwright.scale.cluster import Ray, start
 

@@ -102,7 +102,7 @@ def start(ray: Any, cpus: int) -> None:
     except Exception as error:  # Ray raises it bare where a node of its own does not come up in time
         first = str(error).strip().split("\n")[0]
         if address == "local":
-            raise UserError("Ray cannot be started", [first], "leave out: --on ray") from None
+            raise UserError("Ray cannot be started", [first], "do it on this machine: --on here") from None
         raise UserError(
             "the Ray cluster cannot be reached",
             [f"RAY_ADDRESS={address}: {first}"],

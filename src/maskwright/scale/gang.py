@@ -20,6 +20,9 @@ from maskwright.scale.pace import code_of, portable
 R = TypeVar("R")
 Say = Callable[[str], None]
 
+BY_RAY = "MASKWRIGHT_STARTED_BY_RAY"
+"""The environment variable that tells these processes from those of torchrun."""
+
 POLL_S = 0.3
 """Seconds between two looks at what the first process has said."""
 
@@ -43,7 +46,9 @@ class ProcessesDiedError(UserError):
     left = 0
 
 
-def together(function: Callable[[Say], R], processes: int | None, *, say: Say | None = None) -> tuple[R, int]:
+def together(
+    function: Callable[[Say], R], processes: int | None, *, say: Say | None = None, job: str = ""
+) -> tuple[R, int]:
     """Call a function once in each of several processes of a Ray cluster, at the same time.
 
     Where the cluster has GPUs, each process gets one of its own; the machine that asks may have none.
@@ -53,6 +58,7 @@ def together(function: Callable[[Say], R], processes: int | None, *, say: Say | 
             arrive here from the first process alone. What it prints is not shown.
         processes: How many; `None`: one per GPU of the cluster, or one per machine if it has none.
         say: Called with the lines.
+        job: The name that the processes are told as torchrun's; empty: none.
 
     Returns:
         What the function returned in the first process, and how many processes there were.
@@ -74,7 +80,7 @@ def together(function: Callable[[Say], R], processes: int | None, *, say: Say | 
         kind: Any = ray.remote(num_cpus=cpus, num_gpus=1 if gpus else 0, max_concurrency=2)(_Member)
         members = [kind.remote() for _ in range(count)]
         try:
-            return _run(ray, members, code, say or _silent), count
+            return _run(ray, members, code, say or _silent, job or "none"), count
         finally:
             for member in members:
                 with contextlib.suppress(Exception):
@@ -108,7 +114,7 @@ def cpus_each(machines: Sequence[tuple[float, int]], count: int) -> float:
     return whole(sum(cpus for cpus, _ in parts) // count) / CPU
 
 
-def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
+def _run(ray: Any, members: list[Any], code: bytes, say: Say, job: str) -> Any:
     try:
         address, port = ray.get(members[0].address.remote(), timeout=START_S)
         homes = [home for home, _ in ray.get([member.address.remote() for member in members], timeout=START_S)]
@@ -121,7 +127,7 @@ def _run(ray: Any, members: list[Any], code: bytes, say: Say) -> Any:
     except ray.exceptions.RayError as error:
         raise _died(error, _alive(ray, members)[0]) from None
     answers = {
-        member.run.remote(code, rank, len(members), homes.count(home), address, port): rank
+        member.run.remote(code, rank, len(members), homes.count(home), address, port, job): rank
         for rank, (member, home) in enumerate(zip(members, homes, strict=True))
     }
     results: dict[int, Any] = {}
@@ -206,12 +212,13 @@ class _Member:
         lines, self._lines[:count] = self._lines[:count], []
         return lines
 
-    def run(self, code: bytes, rank: int, world: int, beside: int, address: str, port: int) -> bytes:
+    def run(self, code: bytes, rank: int, world: int, beside: int, address: str, port: int, job: str) -> bytes:
         """Work, and return the pickled result and error."""
         # Each process counts as a machine of its own: it sees the one GPU that Ray gave it, as number 0. How many
         # share the machine is told all the same, since they share its memory.
         os.environ |= {
-            "TORCHELASTIC_RUN_ID": "none",  # as torchrun without a name: no other start is this one again
+            BY_RAY: "1",
+            "TORCHELASTIC_RUN_ID": job,
             "RANK": str(rank),
             "WORLD_SIZE": str(world),
             "LOCAL_RANK": "0",
