@@ -162,6 +162,7 @@ def test_the_json_file_has_every_field_and_says_what_python_says(files):
         "intervals",
         "categories",
         "threshold",
+        "used",
         "curves",
         "operating",
         "iou",
@@ -174,7 +175,46 @@ def test_the_json_file_has_every_field_and_says_what_python_says(files):
     assert (stored["photos"], stored["run"], stored["max_detections"]) == (None, None, 100)
     assert stored["metrics"]["bbox/AP50"] == 0.5
     assert set(stored["metrics"]) == {f"{kind}/{name}" for kind in ("segm", "bbox") for name in METRICS}
-    assert stored["intervals"]["segm/AP"]["resamples"] == 20
+    assert (stored["intervals"], stored["used"]) == ({"segm/AP": None}, None)  # two photos show an object
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_fewer_than_five_photos_with_objects_have_no_interval(count):
+    """Photos without an object do not count: of a single photo with one, each redraw scores what it scores."""
+    images = [photo(n, f"{n}.jpg") for n in range(9)]
+    objects = [thing(n, n, 2, 0, 0) for n in range(count)] + [thing(8, 8, 2, 0, 0, iscrowd=1)]
+    true = from_coco(small_truth() | {"images": images, "annotations": objects}, "t")
+    rows = [thing(n, n, 2, n, 0, score=0.5) for n in range(count)]
+    found = from_coco(small_truth() | {"images": images, "annotations": rows}, "d")
+    said = []
+    interval = evaluate(true, found, say=said.append).intervals["segm/AP"]
+    told = "segm/AP has no interval: fewer than 5 photos with objects"
+    if count < 5:
+        assert (interval, said[1]) == (None, told)
+    else:
+        assert interval["low"] < interval["high"]
+        assert said[1].startswith("segm/AP lies between 0.")
+        assert said[1].endswith("in 95% of 300 resamples of the photos")
+        assert told not in said
+    assert evaluate(true, found, bootstrap=0).intervals == {}
+
+
+def test_what_the_detections_own_threshold_leads_to_is_told_first(files, write):
+    """Of the three from 0.6 on one is in the crowd, which is neither right nor wrong; the nut is missed."""
+    results = [*small_results(), thing(15, 3, 2, 40, 30, score=0.6)]
+    plain = {"score": 0.6, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "iou": 0.5}
+    for stated, used in [(0.6, plain), (0.95, plain | {"score": 0.95, "precision": None, "recall": 0.0, "f1": 0.0})]:
+        complete = small_truth() | {"annotations": results, "info": {"maskwright": {"threshold": stated}}}
+        said = []
+        result = evaluate(files[0], write("complete.json", complete), say=said.append)
+        assert result.used == pytest.approx(used)
+        assert result.threshold["score"] == pytest.approx(0.4)
+        at = next(k for k, line in enumerate(said) if line.startswith("from the score in use, "))
+        assert said[at + 1].startswith("best score threshold 0.400 (chosen on these very photos): precision")
+    assert said[at] == "from the score in use, 0.950: precision n/a, recall 0.000, F1 0.000 at IoU 0.5"
+    for stated in ("0.6", True, None):
+        complete["info"] = {"maskwright": {"threshold": stated}}
+        assert evaluate(files[0], write("complete.json", complete)).used is None
 
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -195,8 +235,7 @@ def test_what_is_said_is_the_table_and_a_summary(files):
     said = []
     result = evaluate(*files, "out.json", say=said.append, bootstrap=50)
     assert said[0] == result.table()
-    assert said[1].startswith("segm/AP lies between 0.")
-    assert said[1].endswith("in 95% of 50 resamples of the photos")
+    assert said[1] == "segm/AP has no interval: fewer than 5 photos with objects"
     assert said[2] == "best score threshold 0.400: precision 1.000, recall 0.667, F1 0.800 at IoU 0.5"
     assert said[3] == "hammer  segm/AP 0.776  bbox/AP 0.776  (2 objects, 3 detections)"
     assert said[5] == "saw     segm/AP n/a  bbox/AP n/a  (0 objects, 0 detections)"

@@ -109,7 +109,9 @@ def test_the_whole_job(stages, raw, tmp_path):
         "report.html",
         "run",
     ]
-    assert any(line.startswith("2 test photos: segm AP 1.000") for line in lines)
+    headline = "2 test photos: segm AP 1.000 (no interval: fewer than 5 photos with objects), AP50 1.000; bbox AP 1.000"
+    assert lines[-2] == headline
+    assert json.loads((work / "evaluation.json").read_bytes())["intervals"] == {"segm/AP": None}
     assert lines[-1] == f"report: {work / 'report.html'}"
 
 

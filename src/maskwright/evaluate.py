@@ -6,6 +6,7 @@ from one matching (`matching.py`) by COCO's arithmetic (`scoring.py`), which tes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -52,9 +53,13 @@ class Evaluation:
         max_detections: How many detections of a photo and category count; above 100 only if a photo has more objects.
         metrics: COCO's twelve numbers of masks (`segm/AP`, `segm/AP50`, ...) and boxes (`bbox/AP`, ...); with the
             setting `boundary` also `boundary/AP`, `boundary/AP50`, `boundary/AP75`, see `maskwright.boundary`.
-        intervals: `segm/AP` (`bbox/AP` where there are no masks): `low`, `high`, `level`, `resamples`.
+        intervals: `segm/AP` (`bbox/AP` where there are no masks): `low`, `high`, `level`, `resamples`; `None` with
+            fewer than `scoring.LEAST_PHOTOS` photos that show an object; empty where none is asked for.
         categories: For each: `id`, `name`, `objects`, `detections`, `metrics`.
-        threshold: The score with the best F1 at `iou`: `score`, `f1`, `precision`, `recall`, `iou`.
+        threshold: The score with the best F1 at `iou`: `score`, `f1`, `precision`, `recall`, `iou`. It is chosen on
+            the very photos that are scored.
+        used: The same at the score from which on the detections were written as mask images, if their file names it;
+            precision is `None` if no detection reaches it.
         curves: Precision and score at COCO's 101 recall points, for IoU 0.5 and 0.75, per category and as their mean.
         operating: Precision, recall and F1 against the least score, at `iou`.
         iou: IoU from which a detection is a hit, in `threshold`, `operating`, `matches` and `per_photo`.
@@ -68,9 +73,10 @@ class Evaluation:
     counts: Mapping[str, int]
     max_detections: int
     metrics: Mapping[str, float | None]
-    intervals: Mapping[str, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, float] | None]
     categories: tuple[Mapping[str, Any], ...]
     threshold: Mapping[str, float] | None
+    used: Mapping[str, float | None] | None
     curves: tuple[Mapping[str, Any], ...]
     operating: tuple[Mapping[str, float], ...]
     iou: float
@@ -210,8 +216,10 @@ def _evaluated(
     if chosen.boundary:
         metrics |= _boundary(true, found, aligned, truth, ours, overlaps, areas, limit)
     kind = next(kind for kind in KINDS if kind in results)
-    intervals = {}
-    if chosen.bootstrap:
+    intervals: dict[str, dict[str, float] | None] = {}
+    if chosen.bootstrap and not scoring.enough_for_an_interval(truth):
+        intervals[f"{kind}/AP"] = None
+    elif chosen.bootstrap:
         everything = results[kind].everything
         limits = scoring.interval(ours, truth, everything, len(true.images), chosen.bootstrap, chosen.seed, LEVEL)
         if limits is not None:
@@ -222,7 +230,12 @@ def _evaluated(
     table = _Matched(true, found, truth, ours, matched[0], ious[0])
     best, points = scoring.operating(ours.score, table.hit, ~table.in_crowd, len(objects))
     origin = found.info.get("maskwright")
-    run = origin.get("run") if isinstance(origin, Mapping) else None
+    origin = origin if isinstance(origin, Mapping) else {}
+    run, stated = origin.get("run"), origin.get("threshold")
+    used: dict[str, float | None] | None = None
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and math.isfinite(stated):
+        at = scoring.operating_at(float(stated), ours.score, table.hit, ~table.in_crowd, len(objects))
+        used = at | {"iou": chosen.iou}
     truth_path, found_path, folder = (None if path is None else str(path.resolve()) for path in paths)
     return Evaluation(
         truth=truth_path,
@@ -240,6 +253,7 @@ def _evaluated(
         intervals=intervals,
         categories=tuple(_per_category(true, truth, ours, results)),
         threshold=None if best is None else _point(best) | {"iou": chosen.iou},
+        used=used,
         curves=tuple(_curves(true, kind, results[kind])),
         operating=tuple(_point(point) for point in points),
         iou=chosen.iou,
@@ -561,6 +575,13 @@ def _photo_folder(photos: str | Path | None, true: Dataset, truth_path: Path | N
     return true.folder if true.folder is not None or truth_path is None else photos_beside(truth_path)
 
 
+def _working(point: Mapping[str, float | None], more: str = "") -> str:
+    """Return a threshold and what it leads to, in words."""
+    shown = {name: "n/a" if value is None else f"{value:.3f}" for name, value in point.items()}
+    numbers = f"precision {shown['precision']}, recall {shown['recall']}, F1 {shown['f1']}"
+    return f"{shown['score']}{more}: {numbers} at IoU {point['iou']:g}"
+
+
 def _coco_line(name: str, value: float | None, limit: int) -> str:
     """Return one line as pycocotools prints it."""
     title = "Average Precision" if name.startswith("AP") else "Average Recall"
@@ -575,19 +596,21 @@ def _summary(result: Evaluation) -> list[str]:
     """Return what stands below the table."""
     lines = []
     for name, limits in result.intervals.items():
+        if limits is None:
+            lines.append(f"{name} has no interval: fewer than {scoring.LEAST_PHOTOS} photos with objects")
+            continue
         low, high = limits["low"], limits["high"]
         lines.append(
             f"{name} lies between {low:.3f} and {high:.3f} in {limits['level']:.0%} of "
             f"{limits['resamples']:,} resamples of the photos"
         )
+    if result.used is not None:
+        lines.append(f"from the score in use, {_working(result.used)}")
     if result.threshold is None:
         lines.append(f"no detection is a hit at IoU {result.iou:g}: there is no threshold to recommend")
     else:
-        best = result.threshold
-        lines.append(
-            f"best score threshold {best['score']:.3f}: precision {best['precision']:.3f}, "
-            f"recall {best['recall']:.3f}, F1 {best['f1']:.3f} at IoU {best['iou']:g}"
-        )
+        chosen = "" if result.used is None else " (chosen on these very photos)"
+        lines.append(f"best score threshold {_working(result.threshold, chosen)}")
     if len(result.categories) > 1:
         width = max(len(category["name"]) for category in result.categories)
         for category in result.categories:

@@ -461,8 +461,13 @@ def _change(key: str, old: Any, new: Any) -> str | None:
 def _headline(result: Mapping[str, Any], split: str) -> str:
     """Return the headline numbers in one line."""
     metrics = result["metrics"]
-    interval = result.get("intervals", {}).get("segm/AP")
+    from maskwright.scoring import LEAST_PHOTOS
+
+    intervals = result.get("intervals", {})
+    interval = intervals.get("segm/AP")
     spread = f" ({interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
+    if "segm/AP" in intervals and interval is None:
+        spread = f" (no interval: fewer than {LEAST_PHOTOS} photos with objects)"
     photos = plural(result["counts"]["photos"], f"{'test' if split == 'test' else 'validation'} photo")
     return (
         f"{photos}: segm AP {_number(metrics['segm/AP'])}{spread}, "

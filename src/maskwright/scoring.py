@@ -27,6 +27,10 @@ AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers in COCO's order. AR100 is at the last limit, even where that is above 100."""
 
+LEAST_PHOTOS = 5
+"""Photos with objects from which on AP gets an interval. Four can be redrawn in 35 ways, of which the 2.5 % at either end
+are less than one, so that the interval would end at the score of the worst and of the best photo; five have 126 ways."""
+
 _ELEMENTS_AT_ONCE = 400_000
 """Resamples are scored in pieces of about this many detections, to bound the memory."""
 
@@ -291,6 +295,14 @@ def interval(
     return float(low), float(high)
 
 
+def enough_for_an_interval(truth: Truth) -> bool:
+    """Tell whether an interval would be more than the scores of single photos: from `LEAST_PHOTOS` photos on.
+
+    Only photos with an object count: of one without, each redraw gives the same AP, but for its false alarms.
+    """
+    return len(np.unique(truth.photo[~truth.crowd])) >= LEAST_PHOTOS
+
+
 @dataclass(frozen=True)
 class Operating:
     """Precision, recall and F1 of the detections with at least some score.
@@ -306,6 +318,37 @@ class Operating:
     precision: float
     recall: float
     f1: float
+
+
+def operating_at(
+    threshold: float,
+    score: NDArray[np.float64],
+    hit: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    objects: int,
+) -> dict[str, float | None]:
+    """Return `score`, `precision`, `recall` and `f1` at one threshold; a score equal to it counts.
+
+    Args:
+        threshold: The least score.
+        score: As `operating`, and so are the others.
+        hit: See there.
+        counted: See there.
+        objects: See there.
+
+    Example:
+        >>> hit = np.array([True, False])
+        >>> operating_at(0.5, np.array([0.9, 0.5]), hit, np.array([True, True]), 2)
+        {'score': 0.5, 'precision': 0.5, 'recall': 0.5, 'f1': 0.5}
+    """
+    kept = score >= threshold
+    hits, tried = int((hit & kept).sum()), int((counted & kept).sum())
+    return {
+        "score": threshold,
+        "precision": hits / tried if tried else None,
+        "recall": hits / objects if objects else None,
+        "f1": 2 * hits / (tried + objects) if tried + objects else None,
+    }
 
 
 def operating(
