@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 from maskwright import pixels
+from maskwright.check import check
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.report import report
@@ -26,7 +27,8 @@ from maskwright.report.gallery import build_gallery, choose
 from maskwright.report.outcomes import Tally, outcome, steps, tally
 from maskwright.report.outlines import box_path, loops, outline, simplify, svg_path, top_of
 from maskwright.report.page import _short
-from maskwright.report.training import Training, read_training
+from maskwright.report.scored import Cut, Scored, cut_of, scored_of
+from maskwright.report.training import Leak, Training, read_training
 from maskwright.writing import write_shards
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -322,18 +324,38 @@ def ramp(*values):
 falling = [{"step": s, "total": 100 / s} for s in range(10, 610, 10)]
 
 ADVICE = [
-    ({"tally": Tally()}, "Test on photos that show objects", "The truth has no object in 100 photos."),
+    ({"tally": Tally()}, "Score photos that show objects", "The truth has no object in 100 photos."),
     ({"tally": Tally(0, 5)}, "Look at the training first", "None of 5 objects was found."),
-    ({"metrics": {"segm/AP": 1.0}}, "Check that the test is a fair one", "AP is 1.000"),
+    ({"metrics": {"segm/AP": 1.0}}, "Check that the score is a fair one", "AP is 1.000"),
     (
-        {"interval": (0.4, 0.6), "photos": 12},
+        {"interval": (0.4, 0.6), "photos": 12, "scored": Scored("test")},
         "Score on more photos before trusting small differences",
-        "The 95% interval of AP reaches from 0.40 to 0.60, with 12 photos in the test.",
+        "The 95% interval of AP reaches from 0.40 to 0.60, with 12 test photos.",
     ),
     (
         {"interval": None, "photos": 1},
         "Score on more photos before trusting small differences",
-        "The test has only 1 photo.",
+        "The score comes from only 1 photo.",
+    ),
+    (
+        {"interval": None, "photos": 1, "scored": Scored("val")},
+        "Score on more photos before trusting small differences",
+        "The score comes from only 1 validation photo.",
+    ),
+    (
+        {"photos": 120, "scored": Scored("val", True, True)},
+        "Score photos that the training has not seen",
+        "The 120 scored photos also chose the weights and the threshold.",
+    ),
+    (
+        {"photos": 120, "scored": Scored("train", True)},
+        "Score photos that the training has not seen",
+        "The 120 scored photos were learned from.",
+    ),
+    (
+        {"scored": Scored("test", True, leaks=(Leak("test", False, 2, 30), Leak("test", True, 1, 30)))},
+        "Part the splits anew before trusting the score",
+        "2 of the 30 photos stand in another split too; 1 of the 30 photos looks like a photo of another split.",
     ),
     (
         {"validations": ramp(0.1, 0.2, 0.3, 0.4)},
@@ -374,12 +396,12 @@ ADVICE = [
     (
         {"tally": Tally(50, 5, 40)},
         "Show it what not to detect",
-        "40 false alarms against 5 misses at the advised score.",
+        "40 false alarms against 5 misses at any score.",
     ),
     (
-        {"tally": Tally(50, 40, 1)},
+        {"tally": Tally(50, 40, 1), "used_threshold": 0.49, "threshold": 0.4},
         "Find out what it overlooks",
-        "40 misses against 1 false alarm at the advised score.",
+        "40 misses against 1 false alarm from a score of 0.49 on.",
     ),
     ({"train_photos": 14}, "Add training photos", "It learned from 14 photos."),
     (
@@ -393,7 +415,7 @@ ADVICE = [
     (
         {"threshold": 0.7, "used_threshold": 0.4},
         "Consider predicting with a score of 0.70",
-        "These photos do best at a score of 0.70; the run uses 0.40.",
+        "These photos do best at a score of 0.70; 0.40 is in use.",
     ),
 ]
 
@@ -438,9 +460,9 @@ def test_evidence_finds_swaps_repeats_and_alarms_in_empty_photos():
         match(3, "hammer", None, 4, None, 0.7, "false alarm"),
     ]
     evaluation = content(Path("/nowhere"), matches=matches)
-    evidence = gather(evaluation, truth, found, Training(), 0.5)
+    evidence = gather(evaluation, truth, found, Training(), Cut(0.5), Scored())
     assert (evidence.swaps, evidence.repeats, evidence.empty_alarms) == ({("nut <b>", "hammer"): 1}, 1, 1)
-    assert gather(evaluation, None, None, Training(), 0.5).repeats == 0
+    assert gather(evaluation, None, None, Training(), Cut(0.5), Scored()).repeats == 0
 
 
 def test_evidence_splits_the_objects_by_size():
@@ -448,7 +470,7 @@ def test_evidence_splits_the_objects_by_size():
     truth = Dataset.build(CATEGORIES, IMAGES, objects)
     matches = [match(0, "hammer", i + 1, None, None, None, "miss") for i in range(2)]
     matches += [match(0, "hammer", i + 1, 90 + i, 0.8, 0.9, "hit") for i in range(2, 6)]
-    evidence = gather(content(Path("/nowhere"), matches=matches), truth, None, Training(), 0.5)
+    evidence = gather(content(Path("/nowhere"), matches=matches), truth, None, Training(), Cut(0.5), Scored())
     assert (evidence.small, evidence.large) == ((0, 2), (4, 4))
 
 
@@ -620,13 +642,171 @@ def test_photos_that_are_gone_broken_or_of_another_size_are_named(tmp_path):
 # ------------------------------------------------------------------------------------------------ the page as text
 
 
+def text_of(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html.split("</main>")[0].split('<p class="lede"')[1]))
+
+
 def test_the_page_says_the_result_in_plain_words(html):
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html.split("</main>")[0].split("<main")[1]))
+    text = text_of(html)
     assert "It found 2 of 4 objects (50%) and missed 2." in text
     assert "Of its 3 detections, 1 (33%) was a false alarm." in text
     assert "overlap by 85% (IoU) on average." in text
     assert "With only 4 photos even the interval is a rough guess" in text
     assert "AR, 120 per photo" in text
+
+
+# ------------------------------------------------------------------------------------------------ what makes it flatter
+
+
+def run_of(folder, split="val", leaks=(), **about):
+    """Write a run and its data; return an evaluation of a split of that data."""
+    data, run = folder / "data", folder / "run"
+    (data / "annotations").mkdir(parents=True)
+    the_truth().write(data / "annotations" / f"instances_{split}.json")
+    the_detections().write(folder / "detections.json")
+    run.mkdir()
+    (run / "log.jsonl").write_text("")
+    (run / "plan.json").write_text("{}")
+    (run / "run.json").write_text(json.dumps({"threshold": 0.65, "data": str(data), "best_step": 20} | about))
+    problems = [{"code": code, "problem": {"what": "w", "where": where, "fix": "f"}} for code, where in leaks]
+    (run / "facts.json").write_text(json.dumps({"problems": problems}))
+    truth = str(data / "annotations" / f"instances_{split}.json")
+    return content(folder, truth=truth, photos=None)
+
+
+VALIDATED = (
+    "The score flatters: these are the validation photos of the training, which chose the weights and the threshold"
+)
+PERHAPS = "These are the photos of a val split. If the training was validated on them, they chose its weights"
+
+
+def test_a_page_of_the_runs_own_val_says_that_its_photos_chose_the_weights(tmp_path):
+    evaluation = run_of(tmp_path)
+    html = report(evaluation, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "4 photos of the val split scored, showing 4 objects" in text_of(html)
+    assert VALIDATED in text_of(html)
+    assert "Score photos that the training has not seen" in html
+    assert "The 4 scored photos also chose the weights and the threshold." in html
+    assert "with 4 validation photos." in html
+    cards = html.split('id="next"')[1].split('id="photos"')[0]
+    assert re.findall(r"[^.]*\btest photos?\b[^.]*", cards) == []
+
+
+def test_a_page_of_test_says_so_and_has_no_caution(tmp_path):
+    html = report(run_of(tmp_path, "test"), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "4 photos of the test split scored" in text_of(html)
+    assert 'class="caution"' not in html
+    assert "with 4 test photos." in html
+
+
+def test_a_run_that_was_not_validated_was_chosen_by_nothing(tmp_path):
+    html = report(run_of(tmp_path, best_step=None), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "of the val split" in text_of(html)
+    assert 'class="caution"' not in html
+
+
+def test_val_of_data_that_the_run_does_not_name_may_have_chosen(tmp_path):
+    html = report(run_of(tmp_path, data="/elsewhere"), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert PERHAPS in text_of(html)
+    assert VALIDATED not in text_of(html)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "data", "split", "own"),
+    [
+        ({"truth": "/d/annotations/instances_test-00001-of-00003.json"}, "/d", "test", True),
+        ({"truth": "/d/annotations/instances_val-*.json"}, "/d/", "val", True),
+        ({"truth": "/d/annotations/instances_val.json"}, "/e", "val", False),
+        ({"truth": "/d/annotations/instances_val.json"}, None, "val", False),
+        ({"truth": "/d/annotations/instances_validated.json"}, "/d", None, False),
+        ({"truth": "/d/annotations", "photos": "/d/val"}, "/d", "val", True),
+        ({"truth": None, "photos": "/d/test"}, "/d", "test", True),
+        ({"truth": "/x/labels.json", "photos": "/x/test"}, "/d", None, False),
+        ({}, None, None, False),
+    ],
+)
+def test_the_split_is_known_by_the_file_or_by_the_photos(evaluation, data, split, own):
+    scored = scored_of(evaluation, Training(data=data and Path(data)))
+    assert (scored.split, scored.own) == (split, own)
+
+
+def test_leaks_that_the_check_found_stand_beside_the_score(tmp_path):
+    where = ["test: 1 of 1,200 photos (0%)", "val: 2 of 4 photos (50%)", "train/a.jpg ~ val/b.jpg (likeness 0.98)"]
+    evaluation = run_of(tmp_path, leaks=[("near-leak", where), ("speck", ["val: 3 of 4 photos (75%)"])])
+    html = report(evaluation, tmp_path / "r.html").read_text(encoding="utf-8")
+    tile = html.split('class="tile main"')[1].split('class="tile"')[0]
+    found = "The check before the training found: 2 of the 4 photos look like a photo of another split."
+    assert found in tile
+    assert html.count("The check before the training found") == 1
+    assert "Part the splits anew before trusting the score" in html
+    assert read_training(tmp_path / "run").leaks == (Leak("test", True, 1, 1200), Leak("val", True, 2, 4))
+
+
+def test_leaks_are_read_from_what_check_writes(tmp_path):
+    noise = np.random.default_rng(3).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    for split, names in (("train", ["a.png", "b.png"]), ("val", ["c.png", "d.png"])):
+        images = [Image(i + 1, name, SIZE[1], SIZE[0]) for i, name in enumerate(names)]
+        objects = [Annotation(i + 1, i + 1, 1, pixels.encode(block(5, 5, 30, 30))) for i in range(2)]
+        place = tmp_path / "data" / "annotations" / f"instances_{split}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Dataset.build(CATEGORIES[:1], images, objects).write(place)
+        (tmp_path / "data" / split).mkdir()
+        for name in names:
+            pixel = noise if name in {"a.png", "d.png"} else np.roll(noise, ord(name[0]) * 7, axis=0) // 2
+            PillowImage.fromarray(pixel).save(tmp_path / "data" / split / name)
+    facts = check(tmp_path / "data")
+    (tmp_path / "facts.json").write_text(json.dumps(facts.model_dump(mode="json")))
+    assert read_training(tmp_path).leaks == (Leak("val", False, 1, 2),)
+
+
+# ------------------------------------------------------------------------------------------------ the score in use
+
+
+def test_the_page_counts_from_the_score_that_masks_were_written_from(tmp_path):
+    """The run advises 0.65 and the scored photos do best at 0.5: the masks, and so the page, begin at 0.65."""
+    evaluation = run_of(tmp_path, "test") | {"used": {"score": 0.65, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}}
+    html = report(evaluation, tmp_path / "r.html").read_text(encoding="utf-8")
+    text = text_of(html)
+    assert "It found 1 of 4 objects (25%) and missed 3. Of its 2 detections, 1 (50%) was a false alarm." in text
+    counted = "Counted are detections with a score of at least 0.650: from there on they were written as mask images"
+    assert f"{counted}, as the run’s validation advised." in text
+    assert "Aside: these photos would do best from a score of 0.500 on (highest F1: found 50%, right 67%)." in text
+    data = data_of(html)
+    assert (data["threshold"], data["inUse"], data["best"], data["at"]) == (0.65, True, 0.5, [1, 1])
+    assert "In use</button>" in html
+
+
+@pytest.mark.parametrize(
+    ("used", "stated", "run", "best", "cut"),
+    [
+        (0.2, 0.3, 0.65, 0.5, Cut(0.2, "masks", False)),
+        (None, 0.3, 0.65, 0.5, Cut(0.3, "masks", False)),
+        (None, 0.65, 0.65, 0.5, Cut(0.65, "masks", True)),
+        (None, None, 0.65, 0.5, Cut(0.65, "run", True)),
+        (None, None, None, 0.5, Cut(0.5, "best")),
+        (None, None, None, None, Cut()),
+    ],
+)
+def test_the_score_of_the_masks_wins_over_the_runs_and_that_over_the_best(used, stated, run, best, cut):
+    evaluation = {"used": used and {"score": used}, "threshold": best and {"score": best}}
+    info = {} if stated is None else {"maskwright": {"threshold": stated}}
+    found = Dataset.build(CATEGORIES, IMAGES, [], info=info)
+    assert cut_of(evaluation, found, Training(threshold=run, validated=True)) == cut
+
+
+def test_a_best_score_that_is_all_there_is_is_called_that(world, tmp_path):
+    html = report(content(world, run=None), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "where these photos balance misses and false alarms best (highest F1). It was chosen on the very" in html
+    assert "Best F1</button>" in html
+    assert "Aside:" not in html
+
+
+def test_the_page_says_why_there_is_no_interval(world, tmp_path):
+    html = report(content(world, intervals={"segm/AP": None}), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No interval: with fewer than five photos that show an object, redrawing them tells nothing." in html
+    assert 'class="pm"' not in html
+    html = report(content(world, intervals={}), tmp_path / "r2.html").read_text(encoding="utf-8")
+    assert "No interval was computed" in html
 
 
 def test_undefined_numbers_are_a_dash(html):
@@ -723,6 +903,23 @@ def test_a_run_that_is_not_there_is_an_error_if_it_was_given(world, tmp_path):
     assert str(error.value) == (
         f"the run folder does not exist\n  {tmp_path / 'none'}\nfix: check the path, or leave --run out"
     )
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_a_given_run_that_is_none_is_an_error(world, tmp_path, text):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    if text is not None:
+        (folder / "run.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        report(content(world), tmp_path / "r.html", run=folder)
+    if text is None:
+        assert str(error.value) == (
+            f"the folder is not a run: run.json is not there\n  {folder}\n"
+            "fix: name a folder that `maskwright train` wrote, or leave --run out"
+        )
+    assert str(folder) in str(error.value)
+    assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -896,8 +1093,8 @@ def test_the_threshold_changes_what_is_shown_and_counted(open_page):
     assert tab.locator("#cards g.det").evaluate_all("gs => gs.every((g) => g.style.display === 'none')")
     tab.locator('[data-filter="alarm"]').click()
     assert tab.locator("#none").inner_text() == "No photo matches this filter."
-    tab.locator("#advised").click()
-    assert tab.locator("#threshold-value").inner_text() == "0.500"
+    tab.locator("#home").click()
+    assert tab.locator("#threshold-value").inner_text() == "0.450"  # the run's, not the best of these photos
     assert names_plain(tab) == [ODD]
 
 
@@ -959,6 +1156,17 @@ def test_the_viewer_lists_the_objects_and_goes_to_one(open_page):
     tab.locator("#objects button").first.click()
     assert int(tab.locator("#zoom-fit").inner_text().rstrip("%")) > 100
     assert tab.locator("#stage .object.picked").count() == 1
+
+
+@pytest.mark.browser
+def test_the_score_in_use_and_the_best_one_are_two_lines(open_page):
+    plot = open_page().locator('[data-chart="operating"] .plot')
+    assert plot.locator("line.note").count() == 2
+    texts = plot.locator("text").all_text_contents()
+    assert [text for text in texts if text.startswith(("in use", "best"))] == ["in use 0.45", "best F1 0.50"]
+    assert plot.get_attribute("aria-label") == (
+        "Precision, recall and F1 against the score threshold; 0.45 is in use; the best F1 on these photos is at 0.50."
+    )
 
 
 @pytest.mark.browser

@@ -28,8 +28,8 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 """COCO's twelve numbers in COCO's order. AR100 is at the last limit, even where that is above 100."""
 
 LEAST_PHOTOS = 5
-"""Photos with objects from which on AP gets an interval. Four can be redrawn in 35 ways, of which the 2.5 % at either end
-are less than one, so that the interval would end at the score of the worst and of the best photo; five have 126 ways."""
+"""Photos with objects from which on AP gets an interval. Four can be redrawn in 35 ways, of which the 2.5 % at either
+end are less than one, so that the interval would end where the worst and the best photo do; five have 126 ways."""
 
 _ELEMENTS_AT_ONCE = 400_000
 """Resamples are scored in pieces of about this many detections, to bound the memory."""

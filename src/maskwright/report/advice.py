@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskwright.report.outcomes import Tally
+from maskwright.report.scored import Scored
 
 Metrics = Mapping[str, float | None]
 
@@ -34,9 +35,10 @@ class Evidence:
 
     Attributes:
         metrics: The evaluation's, such as `segm/AP`.
-        interval: `(low, high)` of segm AP.
-        photos: Photos in the test.
-        tally: Counts at the advised threshold.
+        interval: `(low, high)` of segm AP, or of bbox AP where there are no masks.
+        photos: Photos that are scored.
+        scored: What they are to the training.
+        tally: Counts at the threshold in use, at the best one where none is known.
         small: `(found, all)` of the smallest third of the objects.
         large: `(found, all)` of the other two thirds.
         swaps: `(truth category, detected category)` -> false alarms that lie on a missed object of another category.
@@ -47,13 +49,14 @@ class Evidence:
         losses: `{"step", "total"}`, ascending.
         train_photos: Photos that were learned from.
         train_objects: Objects of each category in them.
-        threshold: The score advised by these results.
-        used_threshold: The score advised by the run, used when it predicts.
+        threshold: The score with the best F1 on the scored photos.
+        used_threshold: The score from which on masks were written, or that the run uses.
     """
 
     metrics: Metrics
     interval: tuple[float, float] | None = None
     photos: int = 0
+    scored: Scored = field(default_factory=Scored)
     tally: Tally = field(default_factory=Tally)
     small: tuple[int, int] | None = None
     large: tuple[int, int] | None = None
@@ -74,6 +77,17 @@ class Evidence:
         segm = self.metrics.get("segm/AP")
         return self.metrics.get("bbox/AP") if segm is None else segm
 
+    @property
+    def of_split(self) -> str:
+        """The word for the scored photos before `photo`; a split that is not known is not called a test."""
+        return {"test": "test ", "val": "validation ", "train": "training "}.get(self.scored.split or "", "")
+
+    @property
+    def at_score(self) -> str:
+        """From which score on the tally counts."""
+        score = self.threshold if self.used_threshold is None else self.used_threshold
+        return "at any score" if score is None else f"from a score of {score:.2f} on"
+
 
 def advise(evidence: Evidence) -> list[Advice]:
     """Return what to do next, the most useful first; never empty."""
@@ -93,7 +107,7 @@ def advise(evidence: Evidence) -> list[Advice]:
 def _nothing(e: Evidence) -> Iterator[Advice]:
     if e.tally.objects == 0:
         yield Advice(
-            "Test on photos that show objects",
+            "Score photos that show objects",
             "Without a single object nothing can be found, and no score has a meaning.",
             f"The truth has no object in {_count(e.photos, 'photo')}.",
             100,
@@ -110,11 +124,40 @@ def _nothing(e: Evidence) -> Iterator[Advice]:
 def _perfect(e: Evidence) -> Iterator[Advice]:
     if e.ap is not None and e.ap >= 0.995 and e.tally.objects:
         yield Advice(
-            "Check that the test is a fair one",
-            "Make sure that no test photo (or one taken moments apart) was trained on, "
+            "Check that the score is a fair one",
+            f"Make sure that no {e.of_split or 'scored '}photo (or one taken moments apart) was trained on, "
             "and that the truth was not scored against itself.",
             f"AP is {e.ap:.3f}; real photos with masks drawn by hand hardly ever allow that.",
             90,
+        )
+
+
+def _flattered(e: Evidence) -> Iterator[Advice]:
+    if e.scored.chose:
+        yield Advice(
+            "Score photos that the training has not seen",
+            "Keep some photos as a test split, which nothing is chosen by: a folder of that name, or new splits by "
+            "`maskwright prepare DATA -o NEW --resplit`; then train anew.",
+            f"The {_count(e.photos, 'scored photo')} also chose the weights and the threshold.",
+            72,
+        )
+    elif e.scored.split == "train" and e.scored.own:
+        yield Advice(
+            "Score photos that the training has not seen",
+            "Predict and evaluate on the test split, or on val.",
+            f"The {_count(e.photos, 'scored photo')} were learned from.",
+            92,
+        )
+
+
+def _leaked(e: Evidence) -> Iterator[Advice]:
+    for leak in e.scored.leaks[:1]:
+        yield Advice(
+            "Part the splits anew before trusting the score",
+            "`maskwright check DATA --html check.html` shows the pairs. Put photos that look alike into one split: "
+            "`maskwright prepare DATA -o NEW --resplit`; then train anew.",
+            f"{'; '.join(leak.told for leak in e.scored.leaks)}.",
+            85,
         )
 
 
@@ -122,16 +165,16 @@ def _wide(e: Evidence) -> Iterator[Advice]:
     if e.interval is not None and e.photos and (width := e.interval[1] - e.interval[0]) > 0.10:
         yield Advice(
             "Score on more photos before trusting small differences",
-            f"About four times as many test photos ({4 * e.photos:,}) would halve the interval.",
+            f"About four times as many {e.of_split}photos ({4 * e.photos:,}) would halve the interval.",
             f"The 95% interval of AP reaches from {e.interval[0]:.2f} to {e.interval[1]:.2f}, "
-            f"with {_count(e.photos, 'photo')} in the test.",
+            f"with {_count(e.photos, e.of_split + 'photo')}.",
             40 + min(40, 100 * width),
         )
     elif e.interval is None and 0 < e.photos < 20:
         yield Advice(
             "Score on more photos before trusting small differences",
-            "A few dozen test photos are a fair start.",
-            f"The test has only {_count(e.photos, 'photo')}.",
+            f"A few dozen {e.of_split}photos are a fair start.",
+            f"The score comes from only {_count(e.photos, e.of_split + 'photo')}.",
             45,
         )
 
@@ -241,7 +284,7 @@ def _alarms(e: Evidence) -> Iterator[Advice]:
             "Show it what not to detect",
             "Add photos of look-alikes and of the empty scene. A higher `--score` trades false alarms for misses.",
             f"{_count(e.tally.false_alarms, 'false alarm')} against {_count(e.tally.misses, 'miss', 'misses')} "
-            "at the advised score.",
+            f"{e.at_score}.",
             50,
         )
     elif precision is not None and recall is not None and precision - recall > 0.15 and e.tally.misses >= 3:
@@ -250,7 +293,7 @@ def _alarms(e: Evidence) -> Iterator[Advice]:
             "Filter the gallery by “missed”: what those objects share (distance, light, pose) is what to photograph. "
             "A lower `--score` trades misses for false alarms.",
             f"{_count(e.tally.misses, 'miss', 'misses')} against {_count(e.tally.false_alarms, 'false alarm')} "
-            "at the advised score.",
+            f"{e.at_score}.",
             50,
         )
 
@@ -291,9 +334,9 @@ def _threshold(e: Evidence) -> Iterator[Advice]:
     if e.threshold is not None and e.used_threshold is not None and abs(e.threshold - e.used_threshold) > 0.15:
         yield Advice(
             f"Consider predicting with a score of {e.threshold:.2f}",
-            f"That is `--score {e.threshold:.2f}`. The score that the run stores comes from its validation photos; "
-            "more of those make it steadier.",
-            f"These photos do best at a score of {e.threshold:.2f}; the run uses {e.used_threshold:.2f}.",
+            f"That is `--score {e.threshold:.2f}`. It was found on the very photos that are scored here: see on others "
+            "whether it holds. More validation photos make the score that a run stores steadier.",
+            f"These photos do best at a score of {e.threshold:.2f}; {e.used_threshold:.2f} is in use.",
             42,
         )
 
@@ -301,6 +344,8 @@ def _threshold(e: Evidence) -> Iterator[Advice]:
 RULES: tuple[Callable[[Evidence], Iterator[Advice]], ...] = (
     _nothing,
     _perfect,
+    _leaked,
+    _flattered,
     _wide,
     _rising,
     _rough,

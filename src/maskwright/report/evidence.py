@@ -13,6 +13,7 @@ from maskwright.dataset import Dataset
 from maskwright.report.advice import Evidence
 from maskwright.report.gallery import Finder, by_photo, objects_of
 from maskwright.report.outcomes import Match, outcome, tally
+from maskwright.report.scored import Cut, Scored
 from maskwright.report.training import Training, number
 
 
@@ -21,7 +22,8 @@ def gather(
     truth: Dataset | None,
     detections: Dataset | None,
     training: Training,
-    threshold: float,
+    cut: Cut,
+    scored: Scored,
 ) -> Evidence:
     """Measure everything that the rules of `advice` look at.
 
@@ -30,18 +32,22 @@ def gather(
         truth: What is there, if its file could be read.
         detections: What was found, if its file could be read.
         training: What the run tells.
-        threshold: Detections below it do not count.
+        cut: Detections below it do not count.
+        scored: What the scored photos are.
     """
     matches: Sequence[Match] = evaluation["matches"]
+    threshold = 0.0 if cut.score is None else cut.score
     small, large = _by_size(truth, matches, threshold)
     swaps, repeats, empty = _causes(truth, detections, matches, threshold, number(evaluation.get("iou")) or 0.5)
-    interval = (evaluation.get("intervals") or {}).get("segm/AP") or {}
+    intervals = evaluation.get("intervals") or {}
+    interval = intervals.get("segm/AP") or intervals.get("bbox/AP") or {}
     low, high = number(interval.get("low")), number(interval.get("high"))
     best = (evaluation.get("threshold") or {}).get("score")
     return Evidence(
         metrics={name: number(value) for name, value in evaluation["metrics"].items()},
         interval=None if low is None or high is None else (low, high),
-        photos=int(number((evaluation.get("counts") or {}).get("photos")) or 0),
+        photos=scored.photos,
+        scored=scored,
         tally=tally(matches, threshold),
         small=small,
         large=large,
@@ -54,7 +60,7 @@ def gather(
         train_photos=training.train_photos,
         train_objects=training.train_objects,
         threshold=number(best),
-        used_threshold=training.threshold,
+        used_threshold=cut.score if cut.origin in {"masks", "run"} else None,
     )
 
 

@@ -38,10 +38,10 @@
   showTheme();
 
   // ---------------------------------------------------------------- what became of each object
-  const advised = data.threshold === null ? 0 : data.threshold;
+  const home = data.threshold === null ? 0 : data.threshold;
   const state = {
     truth: true, detections: true, labels: true,
-    filter: "all", category: "", sort: "worst", threshold: advised,
+    filter: "all", category: "", sort: "worst", threshold: home,
   };
   const MARK = { hit: "✓", miss: "○", alarm: "✕", crowd: "·", unjudged: "·" };
   const WORD = { hit: "hit", miss: "missed", alarm: "false alarm", crowd: "crowd, not scored", unjudged: "not scored" };
@@ -219,14 +219,14 @@
     const slider = byId("threshold");
     slider.value = state.threshold;
     slider.setAttribute("aria-valuetext", state.threshold.toFixed(2));
-    byId("threshold-value").value = state.threshold === advised ? state.threshold.toFixed(3) : state.threshold.toFixed(2);
-    byId("advised").disabled = state.threshold === advised;
+    byId("threshold-value").value = state.threshold === home ? state.threshold.toFixed(3) : state.threshold.toFixed(2);
+    byId("home").disabled = state.threshold === home;
     summarise();
     if (current) fillViewer();
   }
 
   function summarise() {
-    const [hits, alarms] = state.threshold === advised ? data.at : data.steps[Math.round(state.threshold * 100)];
+    const [hits, alarms] = state.threshold === home ? data.at : data.steps[Math.round(state.threshold * 100)];
     const parts = [
       make("b", {}, `${visible.length} of ${views.length} photos shown.`),
       ` In all ${plural(data.total, "photo", "photos")} at this score: ${plural(hits, "hit", "hits")}, ` +
@@ -459,7 +459,7 @@
       requestAnimationFrame(() => { waiting = false; update(false); });
     });
     slider.addEventListener("change", () => { state.threshold = Number(slider.value); update(); });
-    byId("advised").addEventListener("click", () => { state.threshold = advised; update(); slider.focus(); });
+    byId("home").addEventListener("click", () => { state.threshold = home; update(); slider.focus(); });
     cards.addEventListener("keydown", onCardKey);
 
     viewer.addEventListener("keydown", onViewerKey);
@@ -489,8 +489,8 @@
   }
 
   // ---------------------------------------------------------------- charts
-  // A line chart that redraws at its own width. `series`: {name, points: [[x, y, extra], ...]}; `note`: a vertical line.
-  function chart(figure, { series, x, y, note, say }) {
+  // A line chart that redraws at its own width. `series`: {name, points: [[x, y, extra], ...]}; `notes`: vertical lines.
+  function chart(figure, { series, x, y, notes, say }) {
     const readout = make("p", { class: "at", "aria-live": "polite" });
     const keys = make("ul", { class: "key-list" });
     const svg = draw("svg", { class: "plot", role: "img", tabindex: "0" });
@@ -533,10 +533,10 @@
         parts.push(draw("text", { x: edge ? width - 2 : px(v), y: height - frame.bottom + 16, "text-anchor": edge ? "end" : "middle" }, tickText(v, xTicks)));
       }
       parts.push(draw("text", { x: (frame.left + width - frame.right) / 2, y: height - 4, "text-anchor": "middle" }, x.name));
-      if (note) {
+      for (const [k, note] of (notes || []).entries()) {
         const end = px(note.at) > width * 0.7;
         parts.push(draw("line", { class: "note", x1: px(note.at), x2: px(note.at), y1: frame.top, y2: height - frame.bottom }));
-        parts.push(draw("text", { x: px(note.at) + (end ? -5 : 5), y: height - frame.bottom - 7, "text-anchor": end ? "end" : "start" }, note.name));
+        parts.push(draw("text", { x: px(note.at) + (end ? -5 : 5), y: height - frame.bottom - 7 - 14 * k, "text-anchor": end ? "end" : "start" }, note.name));
       }
       lines.forEach((line, i) => {
         const d = line.points.map((p, k) => `${k ? "L" : "M"}${px(p[0]).toFixed(1)} ${py(p[1]).toFixed(1)}`).join("");
@@ -633,7 +633,7 @@
       chart(figureOf("validation"), {
         series: names.map((name) => ({ name: words[name], points: column(data.validations, name) })),
         x: { name: "step", text: whole }, y: { range: [0, 1], text: three },
-        note: best && { at: best.step, name: "best" },
+        notes: best && [{ at: best.step, name: "best" }],
         say: (lines) => `Validation scores by step. ${lines.map((l) => `${l.name} ends at ${three(l.points.at(-1)[1])}`).join("; ")}.`,
       });
     }
@@ -644,8 +644,10 @@
       chart(figure, {
         series: [["precision", "precision"], ["recall", "recall"], ["f1", "F1"]].map(([key, name]) => ({ name, points: points(key) })),
         x: { name: "score at least", range: [0, 1], text: two }, y: { range: [0, 1], text: three },
-        note: data.threshold === null ? undefined : { at: data.threshold, name: `advised ${two(data.threshold)}` },
-        say: () => `Precision, recall and F1 against the score threshold${data.threshold === null ? "" : `; the best F1 is at ${two(data.threshold)}`}.`,
+        notes: [data.inUse && { at: data.threshold, name: `in use ${two(data.threshold)}` },
+          data.best !== null && { at: data.best, name: `best F1 ${two(data.best)}` }].filter(Boolean),
+        say: () => `Precision, recall and F1 against the score threshold${data.inUse ? `; ${two(data.threshold)} is in use` : ""}` +
+          `${data.best === null ? "" : `; the best F1 on these photos is at ${two(data.best)}`}.`,
       });
     } else {
       figure.append(make("p", { class: "empty" }, "The evaluation has no values for this chart."));

@@ -21,6 +21,7 @@ from maskwright.report.advice import advise
 from maskwright.report.evidence import gather
 from maskwright.report.gallery import Gallery, build_gallery
 from maskwright.report.outcomes import Tally, steps, tally
+from maskwright.report.scored import Cut, cut_of, scored_of
 from maskwright.report.training import Training, number, read_training
 from maskwright.shards import meant_by
 
@@ -65,7 +66,7 @@ def report(
 
     Raises:
         UserError: If the evaluation cannot be read, `out` exists or is one of the inputs, or a `run` that was given is
-            not a folder.
+            none.
     """
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
@@ -74,8 +75,8 @@ def report(
     read = [Path(path) for path in (evaluation, run, *stated_paths) if isinstance(path, str | Path)]
     shards = [file for path in stated_paths[:2] if isinstance(path, str) for file in meant_by(Path(path))]
     refuse_input(out, *read, *shards)
-    if run is not None and not Path(run).is_dir():
-        raise UserError("the run folder does not exist", [str(run)], "check the path, or leave --run out")
+    if run is not None:
+        _refuse_no_run(Path(run))
     stated = content.get("run")
     folder = Path(run) if run is not None else Path(stated) if isinstance(stated, str) else None
     training = read_training(folder)
@@ -87,6 +88,20 @@ def report(
             say(note)
         say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); open it in any browser")
     return out
+
+
+def _refuse_no_run(run: Path) -> None:
+    """Refuse a run that was given and is none; one that an evaluation names may be gone."""
+    if not run.is_dir():
+        raise UserError("the run folder does not exist", [str(run)], "check the path, or leave --run out")
+    if not (run / "run.json").is_file():
+        raise UserError(
+            "the folder is not a run: run.json is not there",
+            [str(run)],
+            "name a folder that `maskwright train` wrote, or leave --run out",
+        )
+    if not isinstance(read_json(run / "run.json"), dict):
+        raise UserError("run.json is damaged", [f"{run / 'run.json'}: no object"], "copy the run again")
 
 
 def render(content: Mapping[str, Any], training: Training, out: Path, name: str) -> tuple[str, tuple[str, ...]]:
@@ -104,14 +119,13 @@ def render(content: Mapping[str, Any], training: Training, out: Path, name: str)
     notes: list[str] = []
     truth = _dataset(content, "truth", None, notes)
     detections = _dataset(content, "detections", truth, notes)
-    best = content.get("threshold")
-    threshold = number(best.get("score")) if isinstance(best, dict) else None
-    cut = 0.0 if threshold is None else threshold
-    counts = tally(content["matches"], cut)
+    scored, cut = scored_of(content, training), cut_of(content, detections, training)
+    least = 0.0 if cut.score is None else cut.score
+    counts = tally(content["matches"], least)
     photos = content.get("photos")
     folder = Path(photos) if isinstance(photos, str) else None
-    gallery = build_gallery(truth, detections, content["matches"], folder, cut)
-    evidence = gather(content, truth, detections, training, cut)
+    gallery = build_gallery(truth, detections, content["matches"], folder, least)
+    evidence = gather(content, truth, detections, training, cut, scored)
     notes += [*gallery.notes, *training.notes]
 
     style, script = _asset("page.css"), _asset("page.js")
@@ -127,14 +141,16 @@ def render(content: Mapping[str, Any], training: Training, out: Path, name: str)
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_embedded(_data(content, training, gallery, threshold, counts))),
+        data=Markup(_embedded(_data(content, training, gallery, cut, counts))),
         title=_title(content),
         counts={key: int(number((content.get("counts") or {}).get(key)) or 0) for key in _COUNTS},
         metrics=evidence.metrics,
         interval=evidence.interval,
-        interval_words=_interval_words(evidence.interval, evidence.photos),
+        interval_words=_interval_words(evidence.interval, evidence.photos, asked=None in _intervals(content)),
+        scored=scored,
         kind="segm" if evidence.metrics.get("segm/AP") is not None else "bbox",
-        threshold=threshold,
+        cut=cut,
+        best=_best(content) if cut.origin != "best" else None,
         iou=number(content.get("iou")) or 0.5,
         tally=counts,
         advice=advise(evidence),
@@ -224,11 +240,11 @@ def _embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _data(
-    content: Mapping[str, Any], training: Training, gallery: Gallery, threshold: float | None, counts: Tally
-) -> dict[str, Any]:
+def _data(content: Mapping[str, Any], training: Training, gallery: Gallery, cut: Cut, counts: Tally) -> dict[str, Any]:
     return {
-        "threshold": threshold,
+        "threshold": cut.score,
+        "inUse": cut.origin in {"masks", "run"},
+        "best": None if (best := _best(content)) is None else best["score"],
         "iou": number(content.get("iou")) or 0.5,
         "objects": counts.objects,
         "at": [counts.hits, counts.false_alarms],
@@ -269,7 +285,24 @@ def _title(content: Mapping[str, Any]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more categories"
 
 
-def _interval_words(interval: tuple[float, float] | None, photos: int) -> str:
+def _best(content: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """Return the threshold with the best F1 on the scored photos, with its precision and recall."""
+    stated = content.get("threshold")
+    if not isinstance(stated, Mapping) or number(stated.get("score")) is None:
+        return None
+    return {key: number(stated.get(key)) for key in ("score", "precision", "recall")}
+
+
+def _intervals(content: Mapping[str, Any]) -> list[Any]:
+    return list((content.get("intervals") or {}).values())
+
+
+def _interval_words(interval: tuple[float, float] | None, photos: int, *, asked: bool = False) -> str:
+    if interval is None and asked:
+        return (
+            "No interval: with fewer than five photos that show an object, redrawing them tells nothing. Other photos "
+            "may well give quite another score. Read this as a first impression, not as a measurement."
+        )
     if interval is None:
         return "No interval was computed, so it is not known how much of this is luck of the draw."
     width = interval[1] - interval[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,38 @@ _CURVES = ("segm/AP", "segm/AP50", "segm/AP75", "bbox/AP")
 
 
 @dataclass(frozen=True)
+class Leak:
+    """Photos of a split that another split has too, or one that looks like them.
+
+    Attributes:
+        split: Which split they are of.
+        alike: Whether they only look alike.
+        count: How many they are.
+        photos: Photos of the split.
+    """
+
+    split: str
+    alike: bool
+    count: int
+    photos: int
+
+    @property
+    def told(self) -> str:
+        """What is so, without an end.
+
+        Example:
+            >>> Leak("val", True, 1, 12).told, Leak("test", False, 2, 30).told
+            ('1 of the 12 photos looks like a photo of another split', '2 of the 30 photos stand in another split too')
+        """
+        one = self.count == 1
+        if self.alike:
+            what = ("looks" if one else "look") + " like a photo of another split"
+        else:
+            what = ("stands" if one else "stand") + " in another split too"
+        return f"{self.count:,} of the {self.photos:,} photos {what}"
+
+
+@dataclass(frozen=True)
 class Training:
     """What is known of a training.
 
@@ -30,7 +63,10 @@ class Training:
         plan: Rows `(name, value, source, reason)`.
         train_photos: Photos that the run learned from, if its data or its plan tells.
         train_objects: Objects of each category in them.
-        threshold: The score that the run's validation advised.
+        threshold: The score that the run uses: what its validation advised, if there was one.
+        validated: Whether validations chose the weights and the threshold.
+        data: The data folder that it was trained on.
+        leaks: What `check` found before the training, of val and test.
         averaged: How many log lines one point of `losses` is the mean of.
         notes: What is missing or could not be read, for the page to say.
     """
@@ -41,6 +77,9 @@ class Training:
     train_photos: int | None = None
     train_objects: Mapping[str, int] = field(default_factory=dict)
     threshold: float | None = None
+    validated: bool = False
+    data: Path | None = None
+    leaks: tuple[Leak, ...] = ()
     averaged: int = 1
     notes: tuple[str, ...] = ()
 
@@ -60,8 +99,9 @@ def read_training(run: Path | None) -> Training:
     plan = _optional_json(run / "plan.json", notes)
     about = _optional_json(run / "run.json", notes)
     about = about if isinstance(about, dict) else {}
-    data = about.get("data")
-    photos, objects = _train_split(Path(data) if data and isinstance(data, str) else None)
+    stated = about.get("data")
+    data = Path(stated) if stated and isinstance(stated, str) else None
+    photos, objects = _train_split(data)
     return Training(
         losses=tuple(losses),
         validations=tuple(validations),
@@ -69,6 +109,9 @@ def read_training(run: Path | None) -> Training:
         train_photos=photos if photos is not None else _whole(_mapping(plan).get("photos")),
         train_objects=objects,
         threshold=number(about.get("threshold")),
+        validated=bool(validations) or number(about.get("best_step")) is not None,
+        data=data,
+        leaks=_leaks(_optional_json(run / "facts.json", notes) if (run / "facts.json").is_file() else None),
         averaged=averaged,
         notes=tuple(notes),
     )
@@ -172,6 +215,28 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_AFFECTED = re.compile(r"(\w+): ([\d,]+) of ([\d,]+) photos \(.*\)")
+"""How `check` says how much of a split a leak affects."""
+
+
+def _leaks(facts: Any) -> tuple[Leak, ...]:
+    """Return what facts.json knows of leaks, copies before photos that look alike."""
+    found = []
+    for finding in _items(_mapping(facts).get("problems")):
+        code = _mapping(finding).get("code")
+        if code not in {"photo-leak", "near-leak"}:
+            continue
+        for line in _items(_mapping(_mapping(finding).get("problem")).get("where")):
+            if told := _AFFECTED.fullmatch(str(line)):
+                count, photos = (int(text.replace(",", "")) for text in told.groups()[1:])
+                found.append(Leak(told[1], code == "near-leak", count, photos))
+    return tuple(sorted(found, key=lambda leak: leak.alike))
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _train_split(data: Path | None) -> tuple[int | None, dict[str, int]]:
