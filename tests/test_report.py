@@ -1170,6 +1170,16 @@ def test_the_score_in_use_and_the_best_one_are_two_lines(open_page):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 1200])
+def test_commands_stay_inside_their_cards(open_page, tmp_path, width):
+    evaluation = run_of(tmp_path, leaks=[("near-leak", ["val: 2 of 4 photos (50%)"])])
+    tab = open_page(report(evaluation, tmp_path / "r.html"), width=width)
+    cards = tab.locator(".advice li")
+    assert any("--resplit" in text for text in cards.all_inner_texts())
+    assert cards.evaluate_all("all => all.every((card) => card.scrollWidth <= card.clientWidth)")
+
+
+@pytest.mark.browser
 def test_charts_are_read_with_the_keyboard(open_page):
     tab = open_page()
     loss = tab.locator('[data-chart="loss"]')

@@ -534,7 +534,9 @@
       }
       parts.push(draw("text", { x: (frame.left + width - frame.right) / 2, y: height - 4, "text-anchor": "middle" }, x.name));
       for (const [k, note] of (notes || []).entries()) {
-        const end = px(note.at) > width * 0.7;
+        // Of two lines the left one is named on its left, if there is room: its name would cross the other.
+        const left = notes.some((other) => other.at > note.at) && px(note.at) - frame.left > 90;
+        const end = left || px(note.at) > width * 0.7;
         parts.push(draw("line", { class: "note", x1: px(note.at), x2: px(note.at), y1: frame.top, y2: height - frame.bottom }));
         parts.push(draw("text", { x: px(note.at) + (end ? -5 : 5), y: height - frame.bottom - 7 - 14 * k, "text-anchor": end ? "end" : "start" }, note.name));
       }
