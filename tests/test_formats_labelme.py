@@ -18,6 +18,7 @@ from maskwright import pixels
 from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.formats import Work, labelme
+from maskwright.masks import masks as write_masks
 from maskwright.prepare import prepare
 from maskwright.settings import PrepareSettings
 
@@ -353,7 +354,7 @@ def test_a_path_cannot_lead_to_files_outside(tmp_path):
     label(tmp_path / "raw" / "a.json", [shape()], "../secret.jpg")
     text = refused(tmp_path / "raw")
     assert "labelme files have no photo" in text
-    assert "a.json: 'secret.jpg' was not found and there is no photo in the file" in text
+    assert "a.json: '../secret.jpg' was not found and there is no photo in the file" in text
 
 
 def test_a_renamed_photo_is_found_by_the_name_of_its_file(tmp_path):
@@ -429,6 +430,36 @@ def test_a_photo_without_a_file_is_an_error_or_as_the_user_says(tmp_path):
     assert [(item.path.name, item.why) for item in reading.skipped] == [
         ("b.jpg", "photo without a labelme file, left out as you said")
     ]
+
+
+@pytest.mark.parametrize("place", [".", "{}"])
+def test_pictures_in_the_folder_above_are_photos_only_if_they_are_named(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    label(tmp_path / "files" / "a.json", [shape()], "../far/a.jpg")
+    photo(tmp_path / "screenshot.jpg")
+    folder = Path(place.format(tmp_path)) / "files"
+    for unmatched in ("error", "empty"):
+        text = refused(folder, unmatched=unmatched)
+        assert text.startswith("labelme files have no photo")
+        assert "'../far/a.jpg' was not found" in text
+        assert "screenshot" not in text
+    photo(tmp_path / "a.jpg")
+    reading = read(folder, unmatched="empty")
+    assert [p.name for p in reading.photos] == ["a.jpg"]
+    assert [(item.path.name, item.why) for item in reading.skipped] == [
+        ("screenshot.jpg", "picture in the folder above that no labelme file names")
+    ]
+    said = read(folder, photos=str(tmp_path), unmatched="empty")
+    assert sorted(p.name for p in said.photos) == ["a.jpg", "screenshot.jpg"]
+
+
+@pytest.mark.parametrize("named", ["", "labels"])
+def test_photos_in_a_folder_beside_the_files_are_photos_of_the_set(tmp_path, named):
+    photo(tmp_path / "photos" / "a.jpg")
+    photo(tmp_path / "photos" / "b.jpg", seed=2)
+    label(tmp_path / "labels" / "a.json", [shape()], "../photos/a.jpg")
+    assert "1 photo without a labelme file" in refused(tmp_path / named)
+    assert [len(p.marks) for p in read(tmp_path / named, unmatched="empty").photos] == [1, 0]
 
 
 def test_every_other_file_is_accounted_for(tmp_path):
@@ -573,15 +604,58 @@ def test_the_written_file_is_what_labelme_reads(tmp_path):
     mask = np.zeros(SIZE, dtype=bool)
     mask[3:5, 7:10] = True
     dataset = dataset_of([(mask, False)], folder=tmp_path / "photos", name="sub/a.png")
-    labelme.write(dataset, tmp_path / "out")
+    assert labelme.write(dataset, tmp_path / "out").notes == (
+        "1 photo put beside the .json files, as hard links or copies",
+    )
+    assert (tmp_path / "out" / "sub" / "a.png").read_bytes() == (tmp_path / "photos" / "sub" / "a.png").read_bytes()
     document = json.loads((tmp_path / "out" / "sub" / "a.json").read_text())
     assert list(document) == ["version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"]
-    assert document["imagePath"] == "../../photos/sub/a.png"
+    assert document["imagePath"] == "a.png"
     assert (document["imageData"], document["imageHeight"], document["imageWidth"]) == (None, 40, 60)
     entry = document["shapes"][0]
     assert sorted(entry) == ["description", "flags", "group_id", "label", "mask", "points", "shape_type"]
     assert entry["points"] == [[7.0, 3.0], [9.0, 4.0]]  # the last pixel, not the one behind it
     assert Picture.open(io.BytesIO(base64.b64decode(entry["mask"]))).size == (3, 2)
+
+
+def test_what_masks_writes_of_prepared_data_is_prepared_to_the_same_objects(tmp_path):
+    """Photos of one stem, in subfolders, and one without objects; the data itself is gone when they are read."""
+    images = [Image(n, name, SIZE[1], SIZE[0]) for n, name in enumerate(["a.png", "a.jpg", "sub/a.png", "b.png"], 1)]
+    rows = [Annotation(k, 1 + k % 3, 1 + k % 2, pixels.encode(mask)) for k, mask in enumerate(hard_objects(), start=1)]
+    truth = Dataset.build([Category(1, "nut"), Category(2, "bolt")], images, rows)
+    data = tmp_path / "data"
+    truth.write(data / "annotations" / "instances_train.json")
+    for image in images:
+        photo(data / "train" / image.file_name, seed=image.id)
+    said = []
+    written = write_masks(
+        data / "annotations" / "instances_train.json", tmp_path / "out", form="labelme", say=said.append
+    )
+    assert (written.images, written.objects) == (4, 8)
+    assert "4 photos put beside the .json files, as hard links or copies" in said
+    content = {image.file_name: (data / "train" / image.file_name).read_bytes() for image in images}
+    data.rename(tmp_path / "gone")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in content} == content
+    reading = read(tmp_path / "out")
+    assert (reading.mends, reading.skipped) == ((), ())
+    names = {category.id: category.name for category in truth.categories}
+    assert {p.name: [(m.category, m.rle) for m in p.marks] for p in reading.photos} == {
+        image.file_name: [(names[row.category_id], row.rle) for row in rows if row.image_id == image.id]
+        for image in images
+    }
+    made = prepare(tmp_path / "out", out=tmp_path / "again", val_share=0, test_share=0)
+    assert (made.photos, made.objects) == ({"train": 4}, {"train": 8})
+
+
+def test_a_photo_that_is_no_picture_or_is_absent_is_told_and_replaces_nothing(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.json").write_text("mine")
+    images = [Image(1, "a.json", 60, 40), Image(2, "b.png", 60, 40)]
+    row = Annotation(1, 1, 1, pixels.encode(np.ones(SIZE, dtype=bool)))
+    dataset = Dataset.build([Category(1, "nut")], images, [row], folder=tmp_path / "photos")
+    assert labelme.write(dataset, tmp_path / "out").notes[0].startswith("2 photos not found: put each beside")
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["imagePath"] == "a.json"
+    assert (tmp_path / "photos" / "a.json").read_text() == "mine"
 
 
 def test_scores_and_boxes_without_masks_are_told(tmp_path):
@@ -592,7 +666,8 @@ def test_scores_and_boxes_without_masks_are_told(tmp_path):
     ]
     written = labelme.write(Dataset.build([Category(1, "nut")], [Image(1, "x/a.png", 60, 40)], rows), tmp_path)
     assert written.notes == (
-        "the photos are not copied: put each beside its .json file, where labelme looks for it",
+        "1 photo not found: put each beside its .json file, where labelme looks for it; `prepare` also takes: --photos"
+        " FOLDER",
         "1 object left out: the file gives the box, not the mask",
     )
     document = json.loads((tmp_path / "x" / "a.json").read_text())
@@ -604,7 +679,7 @@ def test_prepare_writes_and_reads_embedded_photos_and_two_places(tmp_path):
     photo(tmp_path / "raw" / "images" / "a.png")
     content = photo(tmp_path / "b.png", seed=4).read_bytes()
     mask = hard_objects()[0]
-    labelme.write(dataset_of([(mask, False)], folder=tmp_path / "raw" / "images"), tmp_path / "raw" / "labels")
+    labelme.write(dataset_of([(mask, False)]), tmp_path / "raw" / "labels")
     label(
         tmp_path / "raw" / "labels" / "b.json", [shape("bolt")], "b.png", imageData=base64.b64encode(content).decode()
     )

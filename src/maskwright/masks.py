@@ -83,7 +83,8 @@ def masks(
     See `write_mask_images` for the names, the forms, and what happens where objects overlap.
 
     Args:
-        coco_file: The COCO file, or shards of one, as `Dataset.load` takes them; the photos are not needed.
+        coco_file: The COCO file, or shards of one, as `Dataset.load` takes them. The photos are not needed, but if
+            they lie as `prepare` lays them, the forms `yolo`, `labelme` and `instance-folders` bring them along.
         out: The folder to write; it appears whole or not at all.
         overwrite: Replace `out` if it exists.
         say: Called with lines about what was done.

@@ -40,6 +40,7 @@ from maskwright.formats import (
     some,
 )
 from maskwright.formats.folders import missing
+from maskwright.formats.two_folders import annotation_forms, exchange_told, exchanged
 from maskwright.memory import keep_freed_memory
 from maskwright.refusals import Harmless, refuse_no_text, refuse_tagged
 from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
@@ -137,11 +138,15 @@ def prepare(
     files.refuse_existing(out, overwrite=overwrite)
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
-        found, root, wanted = _recognise(raw, wanted, each)
-        harmless = Harmless(out)
-        harmless.input(root, found)
-        work = Work(root, wanted, tell, each, Path(spare))
-        reading = form_module(found.form).read(found, work)
+        named = wanted
+        with exchange_told(raw, named):
+            found, root, wanted = _recognise(raw, named, each)
+            harmless = Harmless(out)
+            harmless.input(root, found)
+            work = Work(root, wanted, tell, each, Path(spare))
+            reading = form_module(found.form).read(found, work)
+        if named.coding is not None and (doubt := exchanged(raw, named)) is not None:
+            reading = replace(reading, notes=(*reading.notes, f"{doubt.what} ({'; '.join(doubt.where)})"))
         harmless.sources(reading.sources)
         refuse_no_text(reading, raw)
         if wanted.mask_frame == "stored":
@@ -189,10 +194,11 @@ def _recognise(raw: Path, settings: PrepareSettings, each: Each) -> tuple[Found,
                 "name the folder of photos, then the masks: maskwright prepare PHOTOS MASKS -o DATA",
             )
         file = masks.is_file() or (not masks.is_dir() and means_coco(masks))
-        if file or not _has_pictures(masks):
+        forms = FORMS if file or not _has_pictures(masks) else annotation_forms(masks, raw, settings.form)
+        if forms:
             # An annotation file, or a folder of such: the form is found there, the photos are in the first folder.
             other = settings.model_copy(update={"photos": settings.photos or str(raw), "masks": None})
-            found = _find(masks, other, each)
+            found = _find(masks, other, each, forms)
             if found or file:
                 place, settings = masks, other
     found = _most_special(found or _find(place, settings, each))
@@ -225,8 +231,8 @@ def _most_special(found: Sequence[Found]) -> list[Found]:
     return [one for one in found if one.form in forms]
 
 
-def _find(place: Path, settings: PrepareSettings, each: Each) -> list[Found]:
-    wanted: Sequence[FormName] = FORMS if settings.form is None else (settings.form,)
+def _find(place: Path, settings: PrepareSettings, each: Each, forms: Sequence[FormName] = FORMS) -> list[Found]:
+    wanted = forms if settings.form is None else (settings.form,)
     if not place.exists():  # it stands for shards, which only COCO files have
         wanted = [form for form in wanted if form == "coco"]
     if place.is_dir():

@@ -22,9 +22,9 @@ from PIL import Image as PillowImage
 from PIL import PngImagePlugin
 
 from maskwright import pixels
-from maskwright.dataset import Dataset, read_json
+from maskwright.dataset import Dataset, Image, read_json
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, atomic_file
+from maskwright.files import PHOTO_SUFFIXES, atomic_file, is_file, put_photo
 from maskwright.formats import Found, Mark, Photo, Reading, Skipped, Tally, Work, Written, plural, some
 from maskwright.formats.listing import (
     MOST_BYTES,
@@ -148,7 +148,8 @@ def read(found: Found, work: Work) -> Reading:
     problems = outcome_problems([one for _path, one in kept], _FIXES)
     problems += _double_problems(kept)
     photos = [_photo(path, one, pictures) for path, one in kept if not one.faults and not one.sight.fault]
-    bare, left = _without_file(pictures, {one.sight.path for _path, one in kept}, work.settings)
+    seen = {one.sight.path for _path, one in kept if one.sight.path != Path()}
+    bare, left = _without_file(pictures, seen, work.settings)
     skipped += left
     if bare and work.settings.unmatched == "error":
         problems.append(
@@ -275,7 +276,7 @@ def _read_file(job: _Job, spare: Path | None, frame: MaskFrame) -> Outcome | Non
         tally.add("photos taken out of their labelme files, for lack of the picture files", label)
     else:
         return wrong(
-            f"{last!r} was not found and there is no photo in the file" if last else "it names none", _NO_PHOTO
+            f"{name!r} was not found and there is no photo in the file" if last else "it names none", _NO_PHOTO
         )
     shown = seen if job.photo is not None else replace(seen, path=job.path)  # messages name no file of ours
     if seen.fault:
@@ -487,7 +488,10 @@ def _double_problems(kept: Sequence[tuple[Path, Outcome]]) -> list[Problem]:
 
 
 def _without_file(pictures: Pictures, used: set[Path], settings: PrepareSettings) -> tuple[list[Path], list[Skipped]]:
-    """Return the photos that no labelme file speaks of, and the pictures that are no photos of the set."""
+    """Return the photos that no labelme file speaks of, and the pictures that are no photos of the set.
+
+    In the folder above the one that was named anything may lie, such as screenshots: what no file names is no photo.
+    """
     folders = {path.parent for path in used}
     beside = {(path.parent, path.stem) for path in used}
     bare, skipped = [], []
@@ -498,6 +502,8 @@ def _without_file(pictures: Pictures, used: set[Path], settings: PrepareSettings
             skipped.append(Skipped(path, "not a photo file"))
         elif (path.parent, path.stem) in beside:
             skipped.append(Skipped(path, "picture with the stem of a photo that was used"))
+        elif pictures.above:
+            skipped.append(Skipped(path, "picture in the folder above that no labelme file names"))
         elif settings.photos is None and path.parent not in folders:
             skipped.append(Skipped(path, "picture in a folder without photos of labelme files"))
         else:
@@ -511,11 +517,12 @@ def _without_file(pictures: Pictures, used: set[Path], settings: PrepareSettings
 def write(dataset: Dataset, folder: Path) -> Written:
     """Write one labelme file per photo, each object as an exact `mask` shape: holes and parts are kept.
 
-    `imagePath` leads from the file to the photo if the dataset knows where its photos are, else it is the photo's bare
-    name: labelme then looks beside the file. A crowd gets the flag `crowd`, a score stands in the description.
+    `imagePath` is the photo's bare name: labelme and `prepare` look beside the file, where the photo is put, as a hard
+    link or a copy, if the dataset knows where its photos are. A photo that is there already stays. A crowd gets the
+    flag `crowd`, a score stands in the description.
 
     Raises:
-        UserError: If a photo's name leads outside, or a photo is listed twice.
+        UserError: If a photo's name leads outside, or a photo is listed twice, or cannot be put there.
     """
     names = {category.id: category.name for category in dataset.categories}
     first = dataset.first.tolist()
@@ -538,16 +545,22 @@ def write(dataset: Dataset, folder: Path) -> Written:
             "version": VERSION,
             "flags": {},
             "shapes": shapes,
-            "imagePath": _image_path(dataset, image.file_name, target),
+            "imagePath": image.file_name.rpartition("/")[2],
             "imageData": None,
             "imageHeight": image.height,
             "imageWidth": image.width,
         }
         with atomic_file(target) as handle:
             handle.write(json.dumps(document, indent=2, ensure_ascii=False).encode())
+        counts[_put_beside(dataset, image, target)] += 1
     notes = []
-    if dataset.folder is None:
-        notes.append("the photos are not copied: put each beside its .json file, where labelme looks for it")
+    if counts["put"]:
+        notes.append(f"{plural(counts['put'], 'photo')} put beside the .json files, as hard links or copies")
+    if counts["away"]:
+        notes.append(
+            f"{plural(counts['away'], 'photo')} not found: put each beside its .json file, where labelme looks for it;"
+            " `prepare` also takes: --photos FOLDER"
+        )
     for key, text in (
         ("box", "left out: the file gives the box, not the mask"),
         ("empty", "left out: without a pixel"),
@@ -558,11 +571,18 @@ def write(dataset: Dataset, folder: Path) -> Written:
     return Written(len(dataset.images), counts["written"], tuple(notes))
 
 
-def _image_path(dataset: Dataset, name: str, target: Path) -> str:
-    if dataset.folder is None:
-        return name.rpartition("/")[2]
-    photo = os.path.abspath(dataset.folder / name)
-    return Path(os.path.relpath(photo, os.path.abspath(target.parent))).as_posix()
+def _put_beside(dataset: Dataset, image: Image, label: Path) -> str:
+    """Put a photo beside its labelme file, if it is found: "put", "there" (it was there already) or "away"."""
+    target = label.with_name(image.file_name.rpartition("/")[2])
+    if target.suffix.lower() not in PHOTO_SUFFIXES:  # nor may a "photo" take the name of a labelme file
+        return "away"
+    if is_file(target):
+        return "there"
+    photo = None if dataset.folder is None else dataset.photo_path(image)
+    if photo is None or not is_file(photo):
+        return "away"
+    put_photo(photo, target)
+    return "put"
 
 
 def _mask_shape(rle: bytes, size: Size, label: str, crowd: bool, score: float) -> dict[str, Any]:

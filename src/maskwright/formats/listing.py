@@ -137,6 +137,11 @@ class Pictures:
 
     A name from a file never opens a path: it only chooses among the pictures that were listed, so it cannot lead
     outside.
+
+    Attributes:
+        top: The folder that they are in.
+        paths: All of them.
+        above: Whether that is the folder above the one that was named, since none were found in it or beside it.
     """
 
     def __init__(self, root: Path, settings: PrepareSettings, place: Path | None = None) -> None:
@@ -151,14 +156,14 @@ class Pictures:
         tops = photo_folders(root, settings) if settings.photos is not None else [root]
         if settings.photos is not None and not tops:
             raise UserError("the photo folder does not exist", [settings.photos], "check --photos")
-        self.top = tops[0]
+        self.top, self.above = tops[0], False
         self.paths = walk(self.top)[0]
         if not self.paths and settings.photos is None:
             for folder in photo_folders(root, settings)[1:]:
                 # The folder above may be any: only the files in it itself are looked at.
                 here = _flat(folder) if folder == root.parent else walk(folder)[0]
                 if here:
-                    self.top, self.paths = folder, here
+                    self.top, self.paths, self.above = folder, here, folder == root.parent
                     break
         self._known = set(self.paths)
         self._names: dict[str, list[Path]] = defaultdict(list)
