@@ -46,6 +46,19 @@ def test_the_box_of_a_mask_is_around_its_cells() -> None:
     assert outline_boxes(torch.zeros(0, 4, 4), torch.zeros(0, 4)).shape == (0, 4)
 
 
+def seen(masks: Tensor, windows: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return masks with nothing in cells that are all outside of the photo."""
+    masks = masks.clone()
+    side = masks.shape[-1]
+    for mask, (x1, y1, x2, y2) in zip(masks, windows.tolist(), strict=True):
+        for k in range(side):
+            if x1 + (k + 1) / side * (x2 - x1) <= 0 or x1 + k / side * (x2 - x1) >= shape[1]:
+                mask[:, k] = 0
+            if y1 + (k + 1) / side * (y2 - y1) <= 0 or y1 + k / side * (y2 - y1) >= shape[0]:
+                mask[k] = 0
+    return masks
+
+
 @torch.inference_mode()
 def test_detections_have_the_boxes_of_their_masks(network: torch.nn.Module) -> None:
     shape = (HEIGHT, WIDTH - 30)
@@ -53,11 +66,27 @@ def test_detections_have_the_boxes_of_their_masks(network: torch.nn.Module) -> N
     bold.mask_head.logit.weight.data *= 3.5
     found = bold.detect(photo(), [shape], 0.02)[0]
     limit = torch.tensor([shape[1], shape[0]] * 2)
-    boxes = outline_boxes(found["masks"], found["windows"]).clamp(min=0).minimum(limit)
+    boxes = outline_boxes(seen(found["masks"], found["windows"], shape), found["windows"]).clamp(min=0).minimum(limit)
     shown = (boxes[:, 2:] > boxes[:, :2]).all(1)
     assert 0 < int(shown.sum()) < len(shown)
     assert torch.equal(found["boxes"][shown], boxes[shown])
     assert bool((found["boxes"][:, 2:] > found["boxes"][:, :2]).all())  # where no cell is object, the box head's
+
+
+@torch.inference_mode()
+def test_what_masks_show_outside_of_the_photo_is_not_in_their_boxes(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diagonals: where columns are outside, the lines in which they have cells are not the object's."""
+    diagonal = torch.eye(network.spec.mask_side) * 18 - 9
+    monkeypatch.setattr(network, "_mask_logits", lambda _, windows: diagonal.expand(sum(map(len, windows)), -1, -1))
+    shape = (HEIGHT, WIDTH - 30)
+    found = network.detect(photo(), [shape], 0.02)[0]
+    limit = torch.tensor([shape[1], shape[0]] * 2)
+    boxes = outline_boxes(seen(found["masks"], found["windows"], shape), found["windows"]).clamp(min=0).minimum(limit)
+    every = outline_boxes(found["masks"], found["windows"]).clamp(min=0).minimum(limit)
+    assert torch.equal(found["boxes"], boxes)
+    assert 0 < int((boxes != every).any(1).sum()) < len(boxes)
 
 
 @torch.inference_mode()

@@ -446,8 +446,10 @@ class MaskRCNN(nn.Module):
         ):
             result["windows"] = window
             result["masks"] = mask
-            # The mask's many cells place the object's ends better than the box head did.
-            boxes = clip_boxes_to_image(outline_boxes(mask, window), size)
+            # The mask's many cells place the object's ends better than the box head did. What they show outside of the
+            # photo, where windows may reach, is no part of it.
+            seen = mask * within(window, size, mask.shape[-1])
+            boxes = clip_boxes_to_image(outline_boxes(seen, window), size)
             shown = (boxes[:, 2:] > boxes[:, :2]).all(1)
             result["boxes"] = torch.where(shown[:, None], boxes, result["boxes"])
             # The box head does not know how good the mask will be; the mask does, roughly.
@@ -457,6 +459,27 @@ class MaskRCNN(nn.Module):
             order = order[result["scores"][order] >= least_score]
             result |= {name: tensor[order] for name, tensor in result.items()}
         return results
+
+
+def within(windows: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    """Tell which cells of masks lie in the photo, if only in part.
+
+    Args:
+        windows: `(R, 4)` `x1 y1 x2 y2`, where the masks lie.
+        size: `(height, width)` of the photo.
+        side: S, cells of a mask along each side.
+
+    Returns:
+        `(R, S, S)` bool.
+
+    Example:
+        >>> within(torch.tensor([[-4.0, 0.0, 4.0, 4.0]]), (4, 9), 2).tolist()
+        [[[False, True], [False, True]]]
+    """
+    share = torch.arange(side + 1, device=windows.device, dtype=windows.dtype) / side
+    x, y = (windows[:, k, None] + share * (windows[:, k + 2, None] - windows[:, k, None]) for k in (0, 1))
+    lines, columns = ((ends[:, 1:] > 0) & (ends[:, :-1] < most) for ends, most in ((y, size[0]), (x, size[1])))
+    return lines[:, :, None] & columns[:, None, :]
 
 
 def outline_boxes(masks: Tensor, windows: Tensor) -> Tensor:
