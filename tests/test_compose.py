@@ -1,6 +1,7 @@
 """What `compose` makes: exact masks of what is seen, the same bytes for the same seed, no background in silence."""
 
 import json
+import shutil
 import struct
 import zlib
 
@@ -443,15 +444,18 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(data, blue, tmp
     assert len(Dataset.read_split(out, "train").images) == 2
 
 
-def test_the_output_must_not_hold_the_input(data, blue):
+def test_the_output_must_not_hold_the_input(data, blue, tmp_path):
     with pytest.raises(UserError, match="the output must not be the input or hold it"):
         compose(data, blue, blue, overwrite=True)
     with pytest.raises(UserError, match="the output must not be the input or hold it"):
         compose(data, blue, data, overwrite=True)
     photos = sorted(data.rglob("*"))
-    for out in (data / "train", data / "annotations", data / "annotations" / "instances_train.json", blue):
+    backgrounds = tmp_path / "backgrounds"
+    shutil.copytree(blue, backgrounds / "blue")
+    inside = (data / "train", data / "annotations", data / "annotations" / "instances_train.json", backgrounds / "blue")
+    for out in inside:
         with pytest.raises(UserError, match="the output must not be the input or hold it"):
-            compose(data, blue.parent, out, overwrite=True)
+            compose(data, backgrounds, out, overwrite=True)
     assert sorted(data.rglob("*")) == photos
 
 
