@@ -17,6 +17,12 @@ settings.register_profile(
 settings.load_profile("maskwright")
 
 
+@pytest.fixture
+def taken_for_former(monkeypatch):
+    """Let any folder pass for a former output, so that what else is refused of it shows."""
+    monkeypatch.setattr("maskwright.outputs.irreplaceable", lambda *_args, **_kwargs: None)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Keep torch to one thread, without importing it for the tests that do not."""

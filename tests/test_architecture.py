@@ -26,6 +26,7 @@ ORDER = (
     "png",
     "jpeg",
     "files",
+    "outputs",
     "pixels",
     "columns",
     "table",

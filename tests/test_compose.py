@@ -444,6 +444,17 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(data, blue, tmp
     assert len(Dataset.read_split(out, "train").images) == 2
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_compose_has_not_made_is_never_replaced(data, blue, tmp_path, overwrite):
+    out = tmp_path / "OUT"
+    shutil.copytree(data, out)
+    before = content(out)
+    with pytest.raises(UserError, match=r"is no former output of compose.*\n  .*OUT: annotations, .*\nfix: name"):
+        compose(data, blue, out, pictures=1, overwrite=overwrite)
+    assert content(out) == before
+
+
+@pytest.mark.usefixtures("taken_for_former")
 def test_the_output_must_not_hold_the_input(data, blue, tmp_path):
     with pytest.raises(UserError, match="the output must not be the input or hold it"):
         compose(data, blue, blue, overwrite=True)

@@ -57,6 +57,7 @@ def test_layout_counts_and_sizes(tmp_path: Path) -> None:
     out = mw.demo(tmp_path / "world", train=3, val=2, test=1, size=96, say=said.append)
     assert out == tmp_path / "world"
     assert list(hashes(out)) == [
+        ".maskwright",
         "hammer_test/mask/0000.png",
         "hammer_test/rgb/0000.jpg",
         "hammer_train/mask/0000.png",
@@ -90,7 +91,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path
     first = hashes(mw.demo(tmp_path / "a", seed=4, **settings_))
     assert hashes(mw.demo(tmp_path / "b", seed=4, **settings_)) == first
     other = hashes(mw.demo(tmp_path / "c", seed=5, **settings_))
-    assert all(other[name] != first[name] for name in first)
+    assert all(other[name] != first[name] for name in first if name != ".maskwright")
 
 
 def test_a_picture_does_not_depend_on_what_else_is_drawn(tmp_path: Path) -> None:
@@ -168,16 +169,27 @@ def test_other_sizes_show_the_same_world(side: int, pictures: list[Picture]) -> 
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "world").mkdir()
-    (tmp_path / "world" / "mine.txt").write_text("keep me")
+    mw.demo(tmp_path / "world", train=1, val=1, test=0, size=64)
     with pytest.raises(mw.UserError) as caught:
         mw.demo(tmp_path / "world", train=1, val=0, test=0, size=64)
     assert str(caught.value) == (
         f"the output exists already\n  {tmp_path / 'world'}\nfix: name another output, or: --overwrite"
     )
-    assert (tmp_path / "world" / "mine.txt").read_text() == "keep me"
     mw.demo(tmp_path / "world", train=1, val=0, test=0, size=64, overwrite=True)
-    assert list(hashes(tmp_path / "world")) == ["hammer_train/mask/0000.png", "hammer_train/rgb/0000.jpg"]
+    assert list(hashes(tmp_path / "world")) == [
+        ".maskwright",
+        "hammer_train/mask/0000.png",
+        "hammer_train/rgb/0000.jpg",
+    ]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_real_hammers_of_the_same_layout_are_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "world" / "hammer_train" / "rgb").mkdir(parents=True)
+    (tmp_path / "world" / "hammer_train" / "rgb" / "0001.jpg").write_text("keep me")
+    with pytest.raises(mw.UserError, match=r"is no former output of demo.*\n  .*world: hammer_train\nfix: name"):
+        mw.demo(tmp_path / "world", train=1, val=0, test=0, size=64, overwrite=overwrite)
+    assert list(hashes(tmp_path / "world")) == ["hammer_train/rgb/0001.jpg"]
 
 
 def test_nothing_is_left_if_drawing_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

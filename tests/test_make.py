@@ -50,6 +50,7 @@ class Stages:
         self.trained.append({"overwrite": overwrite, "resume": resume, **settings})
         out = Path(out)
         (out / "weights").mkdir(parents=True, exist_ok=True)
+        files.write_json(out / "run.json", {"state": "training"})  # as the real one does before its first step
         (out / "resume.safetensors").write_bytes(b"half way")
         if self.interrupt:
             raise KeyboardInterrupt
@@ -389,6 +390,23 @@ def test_a_folder_of_something_else_is_refused(stages, raw, tmp_path):
     assert [path.name for path in work.iterdir()] == ["thesis.tex"]
     make(raw, work, overwrite=True)
     assert (work / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_with_the_names_of_ours_are_refused_before_any_stage(stages, raw, tmp_path, overwrite):
+    work = tmp_path / "work"
+    for name in ("data", "predictions"):
+        (work / name).mkdir(parents=True)
+        (work / name / "mine.txt").write_text("years of work", encoding="utf-8")
+    (work / "run").mkdir()  # an empty one may be replaced
+    before = sorted(work.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        make(raw, work, overwrite=overwrite)
+    assert [(problem.what.split(",")[1], *problem.where) for problem in caught.value.problems] == [
+        (" and is no former output of prepare", f"{work / 'data'}: mine.txt"),
+        (" and is no former output of predict", f"{work / 'predictions'}: mine.txt"),
+    ]
+    assert sorted(work.rglob("*")) == before
 
 
 def test_an_output_that_is_a_file_is_refused(stages, raw, tmp_path):

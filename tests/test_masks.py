@@ -301,7 +301,7 @@ def test_masks_of_a_file(tmp_path):
     said = []
     written = mw.masks(tmp_path / "d.json", str(tmp_path / "out"), form="ids", say=said.append)
     assert written.images == 1
-    assert files_of(tmp_path / "out") == ["a.png", "ids.json"]
+    assert files_of(tmp_path / "out") == [".maskwright", "a.png", "ids.json"]
     assert said == [
         "1 mask image of 2 objects, form ids: one 16-bit image per photo; "
         "on top is the object with the highest score, in truth the smallest one",
@@ -357,15 +357,27 @@ def test_a_folder_instead_of_a_file(tmp_path):
 
 def test_an_output_that_exists_is_kept_unless_told(tmp_path):
     dataset(truth(1, 1, LEFT)).write(tmp_path / "d.json")
-    (tmp_path / "out").mkdir()
+    mw.masks(tmp_path / "d.json", tmp_path / "out")
     (tmp_path / "out" / "old.txt").touch()
     with pytest.raises(
         UserError, match=r"the output exists already\n  .*out\nfix: name another output, or: --overwrite"
     ):
         mw.masks(tmp_path / "d.json", tmp_path / "out")
-    assert files_of(tmp_path / "out") == ["old.txt"]
+    assert files_of(tmp_path / "out") == [".maskwright", "a.png", "old.txt"]
     mw.masks(tmp_path / "d.json", tmp_path / "out", overwrite=True)
-    assert files_of(tmp_path / "out") == ["a.png"]
+    assert files_of(tmp_path / "out") == [".maskwright", "a.png"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_mask_images_that_masks_has_not_drawn_are_never_replaced(tmp_path, overwrite):
+    """Somebody's own ones have the very names that it would write."""
+    dataset(truth(1, 1, LEFT)).write(tmp_path / "d.json")
+    (tmp_path / "out").mkdir()
+    PillowImage.fromarray(np.where(LEFT, 255, 0).astype(np.uint8)).save(tmp_path / "out" / "a.png")
+    before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"and is no former output of masks.*\n  .*out: a.png\nfix: name"):
+        mw.masks(tmp_path / "d.json", tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
 
 
 def test_the_input_is_never_replaced(tmp_path):

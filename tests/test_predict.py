@@ -457,15 +457,48 @@ def test_a_split_that_is_not_there_is_refused(run, album, tmp_path):
 
 def test_an_output_that_exists_is_refused_unless_it_may_be_replaced(run, data, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("x")
     photo = data / "test" / "test_0.png"
+    predict(run, photo, out)
+    (out / "mine.txt").write_text("x")
     assert message(predict, run, photo, out) == (
         f"the output exists already\n  {out}\nfix: name another output, or: --overwrite"
     )
     assert (out / "mine.txt").exists()
     predict(run, photo, out, overwrite=True, score=LOW)
     assert sorted(p.name for p in out.iterdir()) == ["detections.json", "masks"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("held", ["mine.txt", "detections.json", "masks/mine.png"])
+def test_what_predict_has_not_made_is_never_replaced(run, data, tmp_path, held, overwrite):
+    out = tmp_path / "out"
+    (out / held).parent.mkdir(parents=True)
+    (out / held).write_text("x")
+    found = message(predict, run, data / "test" / "test_0.png", out, overwrite=overwrite)
+    assert found.startswith("the output exists already, and is no former output of predict")
+    name = held.split("/")[0]
+    assert f"\n  {out}: {name}\nfix: name another output, or remove the folder by hand" in found
+    assert (out / held).read_text() == "x"
+
+
+def test_mask_images_of_former_outputs_are_not_taken_for_photos(run, data, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for name in ("one.png", "more/two.png"):
+        shutil.copy(data / "test" / "test_0.png", photos / name)
+    first = predict(run, photos, photos / "out", score=LOW)
+    drawn = len(list((photos / "out" / "masks").rglob("*.png")))
+    assert drawn > 0
+    said = []
+    again = predict(run, photos, photos / "out", overwrite=True, score=LOW, say=said.append)
+    assert [image.file_name for image in again.images] == [image.file_name for image in first.images]
+    assert [image.file_name for image in again.images] == ["more/two.png", "one.png"]
+    pictures = f"{drawn} pictures in former outputs are" if drawn > 1 else "1 picture in former outputs is"
+    assert said[0].startswith(f"{pictures} left out ({photos / 'out' / 'masks'}")
+    for name in ("one.png", "more/two.png"):
+        (photos / name).unlink()
+    found = message(find_photos, photos)
+    assert found.startswith(f"the folder has no photos\n  {photos}\n  {pictures} left out (")
 
 
 def test_the_photos_and_the_run_are_never_replaced(run, data, tmp_path):

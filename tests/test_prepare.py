@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -242,11 +243,32 @@ def test_an_output_that_exists(tmp_path):
 
 
 @pytest.mark.parametrize("out", ["raw", ".", "raw/rgb", "raw/mask/DATA"])
+@pytest.mark.usefixtures("taken_for_former")
 def test_an_output_that_would_hurt_the_input(tmp_path, out):
     root = world(tmp_path / "raw", ["a"])
     message = fails(root, out=tmp_path / out, overwrite=True)
     assert message.startswith("the output must not be the input, hold it, or lie in a folder of photos or masks")
     assert listing(root) == ["mask/a.png", "rgb/a.jpg"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_prepare_has_not_made_is_never_replaced(tmp_path, monkeypatch, overwrite):
+    root = world(tmp_path / "raw", ["a"])
+    for n in range(20):
+        photo(tmp_path / "album" / f"{n:02}.jpg", n)
+    monkeypatch.setattr(sys.modules["maskwright.prepare"], "_recognise", lambda *_: pytest.fail("work was begun"))
+    names = "00.jpg, 01.jpg, 02.jpg, 03.jpg, 04.jpg and 15 more"
+    assert fails(root, out=tmp_path / "album", overwrite=overwrite) == (
+        "the output exists already, and is no former output of prepare"
+        f"{', the only thing that --overwrite replaces' if overwrite else ''}\n  {tmp_path}/album: {names}\n"
+        "fix: name another output, or remove the folder by hand if nothing in it is needed"
+    )
+    monkeypatch.chdir(tmp_path / "album")
+    assert fails(root, out=".", overwrite=overwrite) == (
+        "the output must not be the current working directory, or hold it: it would be replaced\n"
+        f"  .: {names}\nfix: name another output"
+    )
+    assert len(listing(tmp_path / "album")) == 20
 
 
 def test_unknown_settings(tmp_path):

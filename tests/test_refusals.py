@@ -51,6 +51,7 @@ def fails(*args, **kwargs):
 
 @pytest.mark.parametrize("out", ["coco/train", "coco/train/DATA", "coco/annotations", "coco", ".", "coco/train/."])
 @pytest.mark.parametrize("name", ["coco", "coco/annotations/instances_train.json", "c*/annotations/instances_*.json"])
+@pytest.mark.usefixtures("taken_for_former")
 def test_the_photos_of_a_coco_file_are_never_replaced(tmp_path, monkeypatch, name, out):
     coco(tmp_path / "coco")
     monkeypatch.chdir(tmp_path)
@@ -65,6 +66,7 @@ def test_an_output_beside_the_photos_is_fine(tmp_path):
     assert prepare(path, out=tmp_path / "coco" / "DATA", overwrite=True).form == "coco"
 
 
+@pytest.mark.usefixtures("taken_for_former")
 def test_photos_that_are_named_are_never_replaced(tmp_path):
     path = coco(tmp_path / "coco")
     shutil.move(tmp_path / "coco" / "train", tmp_path / "images")
@@ -73,6 +75,7 @@ def test_photos_that_are_named_are_never_replaced(tmp_path):
     assert listing(tmp_path / "images") == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.usefixtures("taken_for_former")
 def test_photos_behind_a_link_are_never_replaced(tmp_path):
     path = coco(tmp_path / "coco")
     shutil.move(tmp_path / "coco" / "train", tmp_path / "elsewhere")
@@ -82,6 +85,7 @@ def test_photos_behind_a_link_are_never_replaced(tmp_path):
     assert listing(tmp_path / "elsewhere") == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.usefixtures("taken_for_former")
 def test_photos_of_labels_are_never_replaced(tmp_path):
     """Labelme files in one folder, their photos in another; neither is read whole, so both show by what was read."""
     (tmp_path / "raw" / "images").mkdir(parents=True)

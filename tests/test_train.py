@@ -330,6 +330,21 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_with(data, tmp_path):
     )
     (tmp_path / "empty").mkdir()
     assert message(data, tmp_path / "empty", resume=True).endswith("\nfix: start anew: --overwrite")
+    (tmp_path / "empty" / "mine.txt").touch()
+    assert message(data, tmp_path / "empty", resume=True).endswith("\nfix: leave --resume out, and name another output")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_train_has_not_made_is_never_replaced(data, tmp_path, monkeypatch, overwrite):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("years of work")
+    monkeypatch.setattr(
+        sys.modules["maskwright.train"], "check", lambda *_args, **_kwargs: pytest.fail("work was begun")
+    )
+    found = message(data, tmp_path / "run", overwrite=overwrite, **QUICK)
+    assert found.startswith("the output exists already, and is no former output of train")
+    assert f"\n  {tmp_path / 'run'}: mine.txt\nfix: name another output, or remove the folder by hand" in found
+    assert os.listdir(tmp_path / "run") == ["mine.txt"]
 
 
 def test_a_damaged_plan_is_named(data, finished, tmp_path):
@@ -419,6 +434,7 @@ def test_a_budget_in_minutes_ends_soon_and_leaves_a_usable_run(data, tmp_path):
 def test_overwrite_replaces_a_run_and_without_validation_photos_the_last_weights_serve(tmp_path):
     data, out = write_data(tmp_path / "data", val=0, test=0), tmp_path / "run"
     out.mkdir()
+    (out / "run.json").write_text("{}")
     (out / "old.txt").write_text("old")
     run = train(data, out, overwrite=True, **(QUICK | {"steps": 1}))
     assert (run.metrics, run.best_step, run.threshold) == (None, None, 0.5)

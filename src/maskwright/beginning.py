@@ -19,6 +19,7 @@ from maskwright.devices import Place
 from maskwright.errors import UserError
 from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
+from maskwright.outputs import irreplaceable
 from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
 from maskwright.settings import WEIGHTS_BY_NAME, TrainSettings
@@ -140,6 +141,14 @@ def fingerprint_of(data: Path, left_out: Mapping[str, int] | None = None) -> dic
 def resumable(out: Path) -> bool:
     """Tell whether a folder holds a training that can go on, if only from its first step."""
     return (out / "run.json").is_file() and (out / "plan.json").is_file()
+
+
+def how_to_begin(out: Path) -> str:
+    """Say what to do where there is no training to go on with."""
+    if not out.exists():
+        return "leave --resume out"
+    held = irreplaceable(out, "train", overwrite=False)
+    return "start anew: --overwrite" if held is None else "leave --resume out, and name another output"
 
 
 def mark_of(out: Path) -> tuple[int, int, bytes] | None:

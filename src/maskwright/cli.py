@@ -57,6 +57,7 @@ SettingsFile = Annotated[
     Path | None, Parameter(help="A JSON file of settings, such as a run's plan.json; those that are typed win.")
 ]
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace an output that exists.")]
+OverwriteFolder = Annotated[bool, Parameter(negative="", help="Replace the whole output folder, if this verb made it.")]
 
 Verb = Callable[..., None]
 
@@ -154,7 +155,7 @@ def prepare(
     masks: Masks = None,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Turn photos and masks into a standard COCO dataset.
@@ -202,7 +203,7 @@ def compose(
     /,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Paste the objects of a dataset over backgrounds: more pictures to train on, with exact masks.
@@ -226,7 +227,7 @@ def train(
     /,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     resume: Annotated[bool, Parameter(negative="", help="Go on with a run that was interrupted.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Print the plan and stop.")] = False,
     settings: SettingsFile = None,
@@ -262,7 +263,7 @@ def import_weights(
     /,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Make a run of a Mask R-CNN that torchvision, MMDetection or Detectron2 trained.
@@ -286,7 +287,7 @@ def predict(
     /,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Find the objects in photos; write detections.json and mask images.
@@ -295,7 +296,8 @@ def predict(
 
     Args:
         run: A folder that train made.
-        photos: A photo, a folder of photos, a COCO file (or shards of one), or a folder that prepare made.
+        photos: A photo, a folder of photos (with its subfolders), a COCO file (or shards of one), or a folder that
+            prepare made.
     """
     from maskwright.predict import predict
 
@@ -353,7 +355,7 @@ def masks(
     /,
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Draw the mask images of a COCO file, truth or detections.
@@ -394,7 +396,7 @@ def settings(
 def demo(
     *,
     output: OutputFolder,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFolder = False,
     **settings: Any,
 ) -> None:
     """Draw a sample world: hammers held by a gripper, with their masks.

@@ -28,6 +28,7 @@ from maskwright.errors import Problem, UserError
 from maskwright.facts import SPECK_PX, SplitView, split_facts
 from maskwright.files import UnreadableImage
 from maskwright.formats import plural, some
+from maskwright.outputs import refuse_existing_folder
 from maskwright.plan import turn_or_not
 from maskwright.settings import ComposeSettings
 from maskwright.shards import parts_of
@@ -83,7 +84,7 @@ def compose(
         backgrounds: A folder of photos without objects of the dataset's categories, searched through; or one photo.
         out: The data folder to make: the pictures in `train/`, their COCO file in `annotations/`, and `compose.json`,
             which says what each picture is made of.
-        overwrite: Replace `out` if it exists.
+        overwrite: Replace `out` if it exists and `compose` made it.
         say: Called with each line of text.
         progress: Show a live progress bar.
         **settings: See `ComposeSettings`.
@@ -98,7 +99,7 @@ def compose(
     tell = say or (lambda _line: None)
     data, backgrounds, out = Path(data), Path(backgrounds), Path(out)
     files.refuse_input(out, *parts_of(data), backgrounds)
-    files.refuse_existing(out, overwrite=overwrite)
+    refuse_existing_folder(out, "compose", overwrite=overwrite)
     train, objects, found, notes = _inputs(data, backgrounds)
     files.refuse_input(out, *sorted({one.path.parent for one in found}))
     turn, why = turn_or_not(split_facts(SplitView("train", train)))

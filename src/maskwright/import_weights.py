@@ -14,6 +14,7 @@ from maskwright.models.checkpoints import read_checkpoint
 from maskwright.models.convert import ARCHITECTURE_OF, KINDS, Converted, converted
 from maskwright.models.start import fill
 from maskwright.models.stock import StockMaskRCNN, StockSpec
+from maskwright.outputs import refuse_existing_folder
 from maskwright.plan import ORIGIN_ANCHORS, ORIGIN_SIDES
 from maskwright.run import LAST, Run
 from maskwright.settings import ImportSettings
@@ -51,6 +52,7 @@ def import_weights(
     said = ImportSettings.parse(settings)
     file, out = Path(file), Path(out)
     refuse_input(out, file)
+    refuse_existing_folder(out, "import-weights", overwrite=overwrite)
     stored = read_checkpoint(file)
     found = converted(stored, said.style)
     architecture = ARCHITECTURE_OF.get(found.kind)

@@ -23,6 +23,7 @@ from maskwright.dataset import SPLITS
 from maskwright.errors import UserError
 from maskwright.files import is_side_file, refuse_input, sha256, write_json
 from maskwright.formats import plural
+from maskwright.outputs import Verb, irreplaceable
 from maskwright.settings import MakeSettings, PrepareSettings, Settings, TrainSettings
 from maskwright.settings_file import stored
 from maskwright.shards import coco_files, means_coco, split_files
@@ -83,7 +84,8 @@ def make(
         raw: Photos and masks, as for `prepare`; must exist.
         out: The work folder: new, empty, or of a former make.
         masks: The masks, if they are not in `raw`.
-        overwrite: Do every stage again, and accept a folder that holds other things (they are left alone).
+        overwrite: Do every stage again, and accept a folder that holds other things (they are left alone;
+            where they have the name of a stage's folder, they are refused).
         say: Called with every line for the user.
         progress: Show a progress bar while training and predicting.
         settings: A JSON file of settings: a run's `plan.json`, or what `settings_from` wrote; must exist.
@@ -108,6 +110,7 @@ def make(
     data, run, predictions = work / "data", work / "run", work / "predictions"
     for left in (data, run, predictions):  # the weights to start from must outlive the stages that replace these
         refuse_input(left, *wanted.files())
+    _refuse_foreign(work, overwrite=overwrite)
     evaluation, page = work / "evaluation.json", work / "report.html"
     book = _Book.open(work, anew=overwrite, say=tell)
     prepare_settings, train_settings = _said(wanted, PrepareSettings), _said(wanted, TrainSettings)
@@ -315,6 +318,14 @@ def _refuse_misplaced(raw: Path, work: Path) -> None:
             [f"{work} is in {raw}"],
             "name an output folder beside it",
         )
+
+
+def _refuse_foreign(work: Path, *, overwrite: bool) -> None:
+    """Refuse, before any stage, folders in the place of stages' outputs that the stages have not made."""
+    places: tuple[tuple[str, Verb], ...] = (("data", "prepare"), ("run", "train"), ("predictions", "predict"))
+    held = [irreplaceable(work / name, verb, overwrite=overwrite) for name, verb in places]
+    if any(held):
+        raise UserError([problem for problem in held if problem is not None])
 
 
 def _said(wanted: Settings, model: type[Settings]) -> dict[str, Any]:

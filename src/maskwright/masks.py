@@ -20,9 +20,10 @@ from PIL import Image as PillowImage
 from maskwright import pixels
 from maskwright.dataset import SPLITS, Category, Dataset, inside
 from maskwright.errors import Problem, UserError
-from maskwright.files import atomic_folder, refuse_existing, refuse_input, write_json
+from maskwright.files import atomic_folder, refuse_input, write_json
 from maskwright.formats import Written, plural
 from maskwright.formats.names import name_problems, safe_name
+from maskwright.outputs import put_mark, refuse_existing_folder
 from maskwright.settings import MaskForm, MasksSettings
 from maskwright.shards import meant_by, photos_beside, refuse_folder
 
@@ -86,7 +87,7 @@ def masks(
         coco_file: The COCO file, or shards of one, as `Dataset.load` takes them. The photos are not needed, but if
             they lie as `prepare` lays them, the forms `yolo`, `labelme` and `instance-folders` bring them along.
         out: The folder to write; it appears whole or not at all.
-        overwrite: Replace `out` if it exists.
+        overwrite: Replace `out` if it exists and `masks` made it.
         say: Called with lines about what was done.
         **settings: See `MasksSettings`.
 
@@ -103,7 +104,7 @@ def masks(
     refuse_folder(coco_file)
     photos = _photo_folder(coco_file)
     refuse_input(out, *([] if photos is None else [photos]))
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing_folder(out, "masks", overwrite=overwrite)
     dataset = Dataset.load(coco_file)
     if chosen.score is not None:
         if len(dataset) and np.isnan(dataset.scores).all():
@@ -123,6 +124,7 @@ def masks(
             form = cast(Form, chosen.form)
             written = write_mask_images(dataset, folder, form)
             lines = told(written, form)
+        put_mark(folder, "masks")
     for line in lines:
         tell(line)
     tell(f"wrote {out}")

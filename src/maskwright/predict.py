@@ -18,13 +18,13 @@ from maskwright.files import (
     atomic_folder,
     image_size,
     linked_folders,
-    photo_files,
     read_photo,
     refuse_input,
 )
 from maskwright.formats import is_text, plural, some, unreadable_names
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
+from maskwright.outputs import photos_apart, refuse_existing_folder
 from maskwright.run import Run
 from maskwright.settings import PredictSettings
 from maskwright.shards import coco_files, means_coco, meant_by, photos_beside
@@ -113,10 +113,10 @@ def predict(
 
     Args:
         run: A folder that `train` wrote.
-        photos: A photo, a folder of photos (searched through), a COCO JSON file or shards of one, or a prepared data
-            folder with the `split` setting.
+        photos: A photo, a folder of photos (subfolders are searched too, but for mask images that `predict` or `masks`
+            wrote), a COCO JSON file or shards of one, or a prepared data folder with the `split` setting.
         out: The folder to make.
-        overwrite: Replace it if it exists.
+        overwrite: Replace it if it exists and `predict` made it.
         say: Called with each line of text.
         progress: Show a live progress bar.
         **settings: Those of `PredictSettings`.
@@ -131,8 +131,9 @@ def predict(
     said = PredictSettings.parse(settings)
     refuse_input(Path(out), Path(run), *meant_by(Path(photos)))
     model = load(run)
-    chosen = find_photos(Path(photos), said.split)
+    chosen = find_photos(Path(photos), said.split, tell)
     refuse_input(Path(out), *sorted({path.parent for _, path in chosen}))
+    refuse_existing_folder(Path(out), "predict", overwrite=overwrite)
     threshold = model.run.threshold if said.score is None else said.score
     origin = "given" if said.score is not None else "advised by the run's validation"
     links = linked_folders(Path(photos)) if said.split is None and Path(photos).is_dir() else []
@@ -167,12 +168,15 @@ def predict(
     return found
 
 
-def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Path]]:
+def find_photos(
+    photos: Path, split: str | None = None, say: Callable[[str], None] | None = None
+) -> list[tuple[Image, Path]]:
     """Return the photos that a path means, each with its COCO entry, ids from 1 in order of name.
 
     Args:
         photos: A photo, a folder, a COCO JSON file or shards of one, or a prepared data folder with `split`.
         split: Of a prepared data folder.
+        say: Told how many pictures are left out, since they lie in folders that `predict` or `masks` made.
 
     Raises:
         UserError: If there are none, or some cannot be read; every one is named.
@@ -185,16 +189,19 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
     coco = means_coco(photos)
     if not photos.exists() and not coco:
         raise UserError("the photos do not exist", [str(photos)], "check the path")
-    files = photo_files(photos) if photos.is_dir() else [photos]
+    files, left_out = photos_apart(photos) if photos.is_dir() else ([photos], [])
     if coco and not (photos.is_dir() and files):
         dataset = Dataset.load(photos, photos_beside(photos) or coco_files(photos)[0].parent)
         return [(image, dataset.photo_path(image)) for image in dataset.images]
     root = photos if photos.is_dir() else photos.parent
     if not files:
         links = [_not_followed(found) for found in [linked_folders(photos)] if found]
+        links += [_left_out(left_out)] if left_out else []
         raise UserError(
             "the folder has no photos", [str(photos), *links], f"photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
         )
+    if left_out and say is not None:
+        say(_left_out(left_out))
     unwritable = [repr(str(path)) for path in files if not is_text(path.relative_to(root).as_posix())]
     if unwritable:
         raise unreadable_names(unwritable)
@@ -215,6 +222,12 @@ def find_photos(photos: Path, split: str | None = None) -> list[tuple[Image, Pat
 def _not_followed(links: Sequence[Path]) -> str:
     what = "1 link to a folder is" if len(links) == 1 else f"{len(links):,} links to folders are"
     return f"{what} not followed ({some(str(path) for path in links)})"
+
+
+def _left_out(pictures: Sequence[Path]) -> str:
+    places = some(sorted({str(path.parent) for path in pictures}))
+    are = "is" if len(pictures) == 1 else "are"
+    return f"{plural(len(pictures), 'picture')} in former outputs {are} left out ({places})"
 
 
 def _bar(total: int, shown: bool) -> Any:

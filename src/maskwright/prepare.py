@@ -42,6 +42,7 @@ from maskwright.formats import (
 from maskwright.formats.folders import missing
 from maskwright.formats.two_folders import annotation_forms, exchange_told, exchanged
 from maskwright.memory import keep_freed_memory
+from maskwright.outputs import refuse_existing_folder
 from maskwright.refusals import Harmless, refuse_no_text, refuse_tagged
 from maskwright.rows import SEPARATOR, AllNumbered, Rows, Rules, rows_of
 from maskwright.scratch import Column
@@ -112,7 +113,7 @@ def prepare(
             given; or an annotation file, or shards of a COCO file, as `Dataset.load` takes them.
         masks: The folder of masks, or the annotation file (or shards), of the photos in `raw`.
         out: The data folder to make.
-        overwrite: Replace `out` if it exists.
+        overwrite: Replace `out` if it exists and `prepare` made it.
         say: Called with what was understood, then with counts.
         **settings: See `PrepareSettings`.
 
@@ -135,7 +136,7 @@ def prepare(
         raise UserError("the output folder is not named", [], "name it: prepare(raw, out='DATA')")
     raw, out = Path(raw), Path(out)
     _check(raw, wanted)
-    files.refuse_existing(out, overwrite=overwrite)
+    refuse_existing_folder(out, "prepare", overwrite=overwrite)
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="maskwright-") as spare, scale.at(wanted.on, say=tell) as each:
         named = wanted

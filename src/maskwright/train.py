@@ -18,6 +18,7 @@ from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch
 from maskwright.beginning import (
     bytes_of,
     fingerprint_of,
+    how_to_begin,
     new_run,
     plan_json,
     read_split,
@@ -34,11 +35,12 @@ from maskwright.devices import asks_ray, make_fabric, place, ray_machine, refuse
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
-from maskwright.files import refuse_existing, refuse_input, write_json
+from maskwright.files import refuse_input, write_json
 from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.models import LATER
 from maskwright.optimisers import optimiser_for
+from maskwright.outputs import refuse_existing_folder
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
 from maskwright.processes import join, on_ray, start
@@ -113,7 +115,7 @@ def train(
         raise UserError(
             "there is nothing to go on with: the run has no checkpoint",
             [str(out)],
-            "leave --resume out" if not out.exists() else "start anew: --overwrite",
+            how_to_begin(out),
         )
     said = where_it_began(out, said, here) if resume else said
     asks = asks_ray(said.on, here)
@@ -124,7 +126,7 @@ def train(
     elif not resume:
         refuse_input(out, *parts_of(data), *said.files())
         if not dry_run:
-            refuse_existing(out, overwrite=overwrite)
+            refuse_existing_folder(out, "train", overwrite=overwrite)
     # What a training has left out may be gone when it goes on.
     left_out = read_progress(out).left_out if resume else {}
     facts = check_again(data, left_out) if left_out else check(data, say=None)

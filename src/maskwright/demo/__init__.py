@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright.files import atomic_folder
+from maskwright.outputs import put_mark, refuse_existing_folder
 from maskwright.settings import DemoSettings
 
 _JPEG_QUALITY = 90
@@ -24,7 +25,7 @@ def demo(
     Args:
         out: Folder to make. It gets `hammer_train`, `hammer_validate` and `hammer_test`, each with `rgb/NNNN.jpg` and
             `mask/NNNN.png` (8 bit, 0 or 255). A split of no pictures gets no folder.
-        overwrite: Replace `out` if it exists.
+        overwrite: Replace `out` if it exists and `demo` made it.
         say: Told what is done, line by line.
         **settings: See `DemoSettings`.
 
@@ -41,6 +42,7 @@ def demo(
     chosen = DemoSettings.parse(settings)
     tell = say or (lambda line: None)
     out = Path(out)
+    refuse_existing_folder(out, "demo", overwrite=overwrite)
     splits = (("hammer_train", chosen.train), ("hammer_validate", chosen.val), ("hammer_test", chosen.test))
     with atomic_folder(out, overwrite=overwrite) as folder:
         for split, (name, count) in enumerate(splits):
@@ -55,4 +57,5 @@ def demo(
                 Image.fromarray(drawn.photo).save(rgb / f"{stem}.jpg", quality=_JPEG_QUALITY, subsampling=0)
                 Image.fromarray(drawn.mask.astype("uint8") * 255).save(mask / f"{stem}.png")
             tell(f"{name}: {count} pictures of {chosen.size} x {chosen.size}")
+        put_mark(folder, "demo")
     return out
