@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -241,6 +242,16 @@ def test_a_backbone_alone_is_no_run(tmp_path):
     with pytest.raises(UserError, match="the file is not a whole Mask R-CNN") as caught:
         mw.import_weights(tmp_path / "resnet50.pth", tmp_path / "run")
     assert "a ResNet-50" in str(caught.value)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_never_replaced(folder, tmp_path, monkeypatch, overwrite):
+    (tmp_path / "mine.txt").write_text("years of work")
+    module = sys.modules["maskwright.import_weights"]
+    monkeypatch.setattr(module, "read_checkpoint", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(UserError, match=r"is no former output of import-weights.*\n  .*: mine.txt\nfix: name another"):
+        mw.import_weights(folder / "torchvision.pth", tmp_path, overwrite=overwrite)
+    assert (tmp_path / "mine.txt").read_text() == "years of work"
 
 
 def test_a_file_that_lacks_a_part_is_refused(folder, tmp_path):

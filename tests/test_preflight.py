@@ -551,10 +551,10 @@ def test_nothing_is_written_and_an_old_run_is_unharmed(data, rigged, tmp_path, r
     rigged(**({"falls": False} if reason == "it fails" else {"cost": KeyboardInterrupt()}))
     out = tmp_path / "run"
     out.mkdir()
-    (out / "old.txt").write_text("old")
+    (out / "run.json").write_text("old")
     with pytest.raises(UserError if reason == "it fails" else KeyboardInterrupt):
         train(data, out, overwrite=True, **TESTED)
-    assert [p.name for p in out.iterdir()] == ["old.txt"]
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"run.json": "old"}
     with pytest.raises(UserError if reason == "it fails" else KeyboardInterrupt):
         train(data, tmp_path / "new", **TESTED)
     assert not (tmp_path / "new").exists()

@@ -296,8 +296,7 @@ def predict(
 
     Args:
         run: A folder that train made.
-        photos: A photo, a folder of photos (with its subfolders), a COCO file (or shards of one), or a folder that
-            prepare made.
+        photos: A photo, a folder with its subfolders, a COCO file (or shards of one), or a folder that prepare made.
     """
     from maskwright.predict import predict
 
