@@ -341,6 +341,8 @@ def test_side_files_and_others_are_accounted_for(tmp_path):
     root = pairs(tmp_path / "raw", [blob()])
     for name in ("rgb/0.jpg:Zone.Identifier", "rgb/.DS_Store", "mask/Thumbs.db", "rgb/notes.txt", "read me.md"):
         (root / name).write_bytes(b"x")
+    for name in (".maskwright", "rgb/.maskwright"):
+        (root / name).write_bytes(b"x")
     (root / "rgb/.cache").mkdir()
     (root / "old").mkdir()
     (root / "rgb/linked").symlink_to(root / "mask", target_is_directory=True)
@@ -350,6 +352,7 @@ def test_side_files_and_others_are_accounted_for(tmp_path):
         "0.jpg:Zone.Identifier": "left by the system",
         ".DS_Store": "left by the system",
         "Thumbs.db": "left by the system",
+        ".maskwright": "left by Maskwright",
         "notes.txt": "not a picture file",
         "read me.md": "beside the data",
         ".cache": "hidden folder",
@@ -357,6 +360,7 @@ def test_side_files_and_others_are_accounted_for(tmp_path):
         "old": "folder that is no part of the data",
     }
     assert "skipped: 3 x left by the system" in said
+    assert "skipped: 2 x left by Maskwright" in said
 
 
 # ── files that cannot be read ────────────────────────────────────────────────────────────────────────────────────────

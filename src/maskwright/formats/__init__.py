@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from maskwright.errors import Problem, UserError
 from maskwright.files import PHOTO_SUFFIXES, is_side_file
+from maskwright.outputs import MARK
 from maskwright.pixels import Size
 
 if TYPE_CHECKING:  # pydantic would make worker processes start a third later
@@ -355,11 +356,15 @@ def scan(folder: Path) -> Iterator[tuple[str, str]]:
                     else:
                         waiting.append((f"{inner}/", entry.path))
                 elif _is_side(name):
-                    yield inner, "left by the system"
+                    yield inner, _left_by(name)
                 elif ending_of(name) not in PICTURE_SUFFIXES:
                     yield inner, NO_PICTURE
                 else:
                     yield inner, ""
+
+
+def _left_by(name: str) -> str:
+    return "left by Maskwright" if name == MARK else "left by the system"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -449,7 +454,7 @@ def outside(root: Path, used: set[Path]) -> list[Skipped]:
             else:
                 found.append(Skipped(path, "folder that is no part of the data"))
         elif is_side_file(Path(path.name)):
-            found.append(Skipped(path, "left by the system"))
+            found.append(Skipped(path, _left_by(path.name)))
         else:
             found.append(Skipped(path, "beside the data"))
     return found
