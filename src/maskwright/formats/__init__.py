@@ -340,7 +340,7 @@ def wrong_frame(what: str, lines: Sequence[str], frame: MaskFrame) -> Problem:
 def scan(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield every file under a folder, in no order: its name inside the folder, and why it is no picture, if so.
 
-    Hidden folders and links to folders are yielded as one, and not gone into.
+    Hidden folders and links to folders are yielded as one, and not gone into. The mark of our own verbs does not count.
     """
     waiting = [("", os.fspath(folder))]
     while waiting:
@@ -356,15 +356,12 @@ def scan(folder: Path) -> Iterator[tuple[str, str]]:
                     else:
                         waiting.append((f"{inner}/", entry.path))
                 elif _is_side(name):
-                    yield inner, _left_by(name)
+                    if name != MARK:
+                        yield inner, "left by the system"
                 elif ending_of(name) not in PICTURE_SUFFIXES:
                     yield inner, NO_PICTURE
                 else:
                     yield inner, ""
-
-
-def _left_by(name: str) -> str:
-    return "left by Maskwright" if name == MARK else "left by the system"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -446,7 +443,7 @@ def outside(root: Path, used: set[Path]) -> list[Skipped]:
         return []
     found = []
     for path in sorted(root.iterdir()):
-        if path in used:
+        if path in used or path.name == MARK:
             continue
         if path.is_dir():
             if any(path in one.parents for one in used):
@@ -454,7 +451,7 @@ def outside(root: Path, used: set[Path]) -> list[Skipped]:
             else:
                 found.append(Skipped(path, "folder that is no part of the data"))
         elif is_side_file(Path(path.name)):
-            found.append(Skipped(path, _left_by(path.name)))
+            found.append(Skipped(path, "left by the system"))
         else:
             found.append(Skipped(path, "beside the data"))
     return found
