@@ -208,6 +208,9 @@ def portions(name: str, root: Path) -> Portions:
                 photos[photo].context.append(f"{path}: {_digest(content)}")
             else:
                 result.broken = path
+    if is_lossy(name):  # which of the listed colours is nearest to a pixel depends on all of the list
+        for portion in photos.values():
+            portion.context += result.shared
     return Portions(dict(photos), sorted(result.shared), result.broken)
 
 
