@@ -258,6 +258,9 @@ def test_one_mask_of_another_kind_does_not_make_the_ground_of_trimaps_an_object(
     root = pairs(tmp_path / "raw", [regions(), regions(), odd])
     with pytest.raises(UserError, match="which value of the masks is the object cannot be known"):
         prepare(root, out=tmp_path / "DATA")
+    black = pairs(tmp_path / "black", [regions(), regions() * 0, regions() * 0])
+    with pytest.raises(UserError, match="which value of the masks is the object cannot be known"):
+        prepare(black, out=tmp_path / "DATA")  # black ones tell nothing, however many
     ids = pairs(tmp_path / "ids", [regions() % 3, regions() % 3, odd])
     assert trimap.find(ids, PrepareSettings()) is None
 

@@ -141,8 +141,9 @@ def find(place: Path, settings: PrepareSettings) -> Found | None:
             return None
         seen = [values for one in places for values in _sample(one.masks)]
         pets = sum(_kind([values], strict=True) is PETS for values in seen)
+        telling = sum(values != {0} for values in seen)
         # Where most are without a 0, one that is something else does not make their ground an object: reading says so.
-        if _kind(seen, strict=True) is None and 2 * pets <= len(seen):
+        if _kind(seen, strict=True) is None and 2 * pets <= telling:
             return None
     why = f"trimaps in {', '.join(str(one.masks) for one in places)}"
     return Found(NAME, place, why, places, pairs.reads)
