@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -105,12 +105,12 @@ class Detections:
             UserError: If there is neither.
         """
         import matplotlib.pyplot as plt
-        from matplotlib.backends import BackendFilter, backend_registry
+        from matplotlib import backends
 
         # A notebook has a backend of its own; where there is no display matplotlib takes one that writes files, and its
         # `show` does nothing and says nothing.
-        backend = plt.get_backend()
-        if backend.lower() in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE):
+        backend, known = plt.get_backend(), cast(Any, backends)  # which has no types
+        if backend.lower() in known.backend_registry.list_builtin(known.BackendFilter.NON_INTERACTIVE):
             raise _no_display(f"matplotlib's backend here is {backend}, which opens no window")
         try:
             figure, axes = plt.subplots(figsize=(8, 8 * self.size[0] / self.size[1]))
