@@ -98,6 +98,7 @@ ORDER = (
     "export",
     "make",
     "cli",
+    "__main__",
 )
 LIGHT = ORDER[: ORDER.index("crops")]
 TORCH = {"torch", "torchvision", "timm", "lightning_fabric", "lightning", "safetensors", "tensorboard"}

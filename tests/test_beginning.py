@@ -187,7 +187,8 @@ def test_a_photo_that_was_renamed_or_replaced_makes_it_other_data(tiny, tmp_path
         picture.save(photo, compress_level=0)  # the same pixels in another number of bytes
     assert refused(other, run) == (
         "a run goes on with the data that it began with\n"
-        f"  {other}: the train split\n"
+        f"  {other}: the train split differs\n"
+        f"  the data was at {data}\n"
         "fix: give the old data back, or start anew: --overwrite"
     )
 
@@ -211,6 +212,7 @@ def test_data_in_shards_has_a_fingerprint_and_other_data_is_refused(tiny, tmp_pa
     assert fingerprint_of(sharded)["val"] == found["val"]
     assert refused(sharded, out) == (
         "a run goes on with the data that it began with\n"
-        f"  {sharded}: the train split\n"
+        f"  {sharded}: the train split differs\n"
+        f"  the data was at {data}\n"
         "fix: give the old data back, or start anew: --overwrite"
     )

@@ -1,5 +1,7 @@
 """Small masks become masks of the photo's size; boxes and sizes map back; detections show and save themselves."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -317,18 +319,72 @@ def test_other_suffixes_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_show_draws_the_photo_with_names_and_scores(monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "Agg")
+@pytest.fixture
+def backend(monkeypatch):
+    """Return a function that has matplotlib take another backend at the next figure, until the test is over."""
     import matplotlib as mpl
-
-    mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = []
-    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    former = mpl.rcParams._get_backend_or_none() or "agg"
+
+    def take(name):
+        monkeypatch.setattr(plt, "_backend_mod", None)  # none is loaded yet
+        mpl.rcParams["backend"] = name
+
+    yield take
+    plt.close("all")
+    plt.switch_backend(former)
+
+
+def test_show_draws_the_photo_with_names_and_scores(tmp_path, monkeypatch, backend):
+    # As notebooks have one: it draws as Agg does, and shows the picture itself.
+    (tmp_path / "cell_of_a_notebook.py").write_text(
+        "from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas\n"
+        "from matplotlib.backend_bases import FigureManagerBase as FigureManager\n"
+        "shown = []\n"
+        "def show(*args, **kwargs):\n"
+        "    import matplotlib.pyplot as plt\n"
+        "    shown.append(plt.gcf())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    backend("module://cell_of_a_notebook")
     found, _ = three()
     found.show()
-    axes = shown[0].axes[0]
+    (figure,) = sys.modules["cell_of_a_notebook"].shown
+    axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["hammer 0.90", "nut 0.50", "hammer 0.10"]
     np.testing.assert_array_equal(axes.images[0].get_array(), found.picture())
-    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("agg", "matplotlib's backend here is agg, which opens no window"),
+        ("SVG", "matplotlib's backend here is svg, which opens no window"),
+        ("tkagg", "Cannot load backend 'tkagg' which requires the 'tk' interactive framework"),
+    ],
+)
+def test_without_a_display_show_says_what_to_do_instead(monkeypatch, backend, name, why):
+    import matplotlib.pyplot as plt
+    from matplotlib import cbook
+
+    monkeypatch.setattr(cbook, "_get_running_interactive_framework", lambda: "headless")
+    backend(name)
+    found, _ = three()
+    with pytest.raises(UserError) as caught:
+        found.show()
+    what, where, fix = str(caught.value).splitlines()
+    assert what == "there is no display to show the photo on"
+    assert where.lower().startswith(f"  {why.lower()}")
+    assert fix == "fix: save it, and open the file: save('found.jpg')"
+    assert plt.get_fignums() == []
+
+
+def test_detections_are_told_in_one_short_line():
+    found, _ = three()
+    assert repr(found) == "Detections(3 objects: hammer 2, nut 1; 40x30)"
+    assert repr(found.above(0.9)) == "Detections(1 object: hammer 1; 40x30)"
+    assert repr(found.above(1.0)) == "Detections(no objects; 40x30)"
+    names = ("a", "b", "c", "d", "e", "f", "g", "g")
+    many = Detections((b"",) * 8, np.zeros((8, 4)), np.ones(8), names, (480, 640))
+    assert repr(many) == "Detections(8 objects: g 2, a 1, b 1, c 1, d 1, 2 more categories; 640x480)"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from maskwright.batches import NO_AUGMENTATION, Photos
 from maskwright.checkpoint import read_progress
@@ -77,6 +77,16 @@ def message(*args, **settings):
 
 def files(folder):
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+def assert_equal_weights(one, other):
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 # What a training leaves
@@ -300,7 +310,8 @@ def test_a_run_goes_on_only_with_its_own_data(data, finished, tmp_path):
     write_split(other, "val", 3, seed=5)
     assert message(other, finished, resume=True) == (
         "a run goes on with the data that it began with\n"
-        f"  {other}: the val split\n"
+        f"  {other}: the val split differs\n"
+        f"  the data was at {data}\n"
         "fix: give the old data back, or start anew: --overwrite"
     )
 
@@ -312,8 +323,54 @@ def test_a_run_does_not_go_on_without_a_split_that_it_had(data, finished, tmp_pa
     assert message(less, finished, resume=True) == (
         "a run goes on with the data that it began with\n"
         f"  {less}: splits ['train'], began with ['train', 'val']\n"
+        f"  the data was at {data}\n"
         "fix: give the old data back, or start anew: --overwrite"
     )
+
+
+def test_a_run_goes_on_with_its_data_in_another_place(data, finished, tmp_path):
+    before, now, out = tmp_path / "before", tmp_path / "now", tmp_path / "run"
+    shutil.copytree(data, before)
+    with ctrl_c_in_step_two():
+        train(before, out, **QUICK)
+    before.rename(now)
+    kept = contents(out)
+    assert message(before, out, resume=True) == (
+        "the folder has no dataset, and a run goes on with the data that it began with\n"
+        f"  {before}: annotations/instances_train.json is not there\n"
+        "fix: name the folder where that data is now, or start anew with other data: --overwrite"
+    )
+    assert message(tmp_path / "nowhere", out, resume=True).splitlines()[2] == (
+        f"  the data was at {before}, which is gone"
+    )
+    write_data(tmp_path / "other", val=2, test=0)
+    assert message(tmp_path / "other", out, resume=True) == (
+        "a run goes on with the data that it began with\n"
+        f"  {tmp_path / 'other'}: the val split differs\n"
+        f"  the data was at {before}, which is gone\n"
+        "fix: give the old data back, or start anew: --overwrite"
+    )
+    assert contents(out) == kept
+    run = train(now, out, resume=True)
+    assert (run.state, run.data) == ("finished", str(now))
+    assert Run.read(out).data == str(now)
+    assert_equal_weights(out / LAST, finished / LAST)
+    assert_equal_weights(out / BEST, finished / BEST)
+
+
+def test_a_training_that_is_refused_when_it_would_go_on_is_left_as_it_was(data, finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    Run.read(out).write(state="interrupted")
+    tensors = load_file(out / RESUME)
+    with safe_open(out / RESUME, "pt") as opened:
+        metadata = opened.metadata()
+    tensors.pop(next(name for name in tensors if name.startswith("model.")))
+    save_file(tensors, out / RESUME, metadata)
+    (out / ".log.jsonl.x.part").write_text("of a process that was killed")
+    kept = contents(out)
+    assert message(data, out, resume=True, workers=3).startswith("the checkpoint is damaged\n")
+    assert contents(out) == kept
 
 
 def test_another_test_split_does_not_matter_to_a_run(data, finished, tmp_path):
@@ -365,6 +422,35 @@ def test_a_run_that_exists_is_refused_and_unharmed(data, finished):
         f"the output exists already\n  {finished}\nfix: name another output, or: --overwrite"
     )
     assert (finished / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("state", "budget", "what"),
+    [
+        ("interrupted", {}, "stopped at step 6 of 6"),
+        ("training", {}, "is not finished, and was last saved at step 6 of 6"),
+        ("interrupted", {"steps": None, "minutes": 3}, "stopped at step 6"),
+    ],
+)
+def test_of_a_training_that_can_go_on_it_is_said_that_it_can(data, finished, tmp_path, state, budget, what):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    Run.read(out).write(state=state, step=7)  # the checkpoint counts, which it goes on from
+    made = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(made | {"settings": made["settings"] | budget}))
+    kept = contents(out)
+    assert message(data, out, **QUICK) == (
+        f"the output holds a training that {what}\n"
+        f"  {out}\n"
+        "fix: go on with it: --resume; or start anew: --overwrite; or name another output"
+    )
+    assert contents(out) == kept
+    (out / RESUME).write_bytes(b"damaged")
+    assert message(data, out, **QUICK).startswith("the output exists already\n")
+    (out / RESUME).unlink()
+    assert "at step 0" in message(data, out, **QUICK)
+    (out / "plan.json").unlink()
+    assert message(data, out, **QUICK).startswith("the output exists already\n")
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest(data, tmp_path):

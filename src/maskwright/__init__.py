@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # what `typing` calls so, without the time that it takes to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from maskwright.check import Facts as Facts
     from maskwright.check import check as check
     from maskwright.compose import compose as compose

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from maskwright.checkpoint import read_progress, remove_fragments
 from maskwright.dataset import SPLITS, Dataset, read_json
 from maskwright.devices import Place
 from maskwright.errors import UserError
 from maskwright.files import atomic_folder, sha256, write_json
 from maskwright.models.start import beginning
-from maskwright.outputs import irreplaceable
+from maskwright.outputs import irreplaceable, refuse_existing_folder
 from maskwright.plan import Machine, Plan, Reason, cache_of
 from maskwright.run import Run
 from maskwright.settings import WEIGHTS_BY_NAME, TrainSettings
@@ -72,6 +73,16 @@ def new_run(out: Path, data: Path, made: Plan, fingerprint: dict[str, str]) -> R
     )
 
 
+def gone_on(out: Path, data: Path) -> Run:
+    """Return the run that goes on, with its data where it is now: it may have been moved since. Nothing is written.
+
+    Args:
+        out: The run folder.
+        data: The data folder as it was given now, which `resumed_plan` has found to be the same.
+    """
+    return replace(Run.read(out), data=str(data.resolve()))
+
+
 def agreed(first: tuple[Run, Plan], own: tuple[Run, Plan]) -> tuple[Run, Plan]:
     """Return the first process's run and plan, with what is about this process's machine from its own.
 
@@ -100,6 +111,21 @@ def write_beginning(run: Run, made: Plan, facts: Mapping[str, Any], tested: Mapp
         if tested is not None:
             write_json(folder / "preflight.json", dict(tested))
         write_json(folder / "run.json", run.json())
+
+
+def write_going_on(run: Run, made: Plan) -> Run:
+    """Write that a training goes on, and by which plan; when nothing can be refused any more.
+
+    Args:
+        run: The run; it is `gone_on`.
+        made: The plan.
+
+    Returns:
+        The run as it is then.
+    """
+    write_json(run.path / "plan.json", plan_json(made))
+    remove_fragments(run.path)
+    return run.write(state="training")
 
 
 def bytes_of(dataset: Dataset) -> NDArray[np.int64]:
@@ -149,6 +175,78 @@ def how_to_begin(out: Path) -> str:
         return "leave --resume out"
     held = irreplaceable(out, "train", overwrite=False)
     return "start anew: --overwrite" if held is None else "leave --resume out, and name another output"
+
+
+def refuse_no_run(out: Path) -> None:
+    """Refuse to go on with what is no training.
+
+    Raises:
+        UserError: If a folder is not `resumable`.
+    """
+    if not resumable(out):
+        raise UserError(
+            "there is nothing to go on with: the run has no checkpoint",
+            [str(out)],
+            how_to_begin(out),
+        )
+
+
+def refuse_gone(out: Path, data: Path) -> None:
+    """Refuse to go on where the data folder has no dataset.
+
+    Args:
+        out: The run folder.
+        data: The data folder as it was given now.
+
+    Raises:
+        UserError: Saying where the run's data was, if that is another place.
+    """
+    if not any(split_files(data, split) for split in SPLITS):
+        raise UserError(
+            "the folder has no dataset, and a run goes on with the data that it began with",
+            [f"{data}: annotations/instances_train.json is not there", *_was_at(Run.read(out), data)],
+            "name the folder where that data is now, or start anew with other data: --overwrite",
+        )
+
+
+def _was_at(run: Run, data: Path) -> list[str]:
+    """Return, as lines of a message, where the run's data was, if that is another place than the one given now."""
+    if not run.data or Path(run.data) == data.resolve():
+        return []
+    gone = not any(split_files(Path(run.data), split) for split in SPLITS)
+    return [f"the data was at {run.data}{', which is gone' if gone else ''}"]
+
+
+def refuse_begun(out: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, as `refuse_existing_folder` does, and say of a training that it can go on.
+
+    Raises:
+        UserError: With `--overwrite` as the fix, and `--resume` where that works.
+    """
+    where = None if overwrite else _stands_at(out)
+    if where is not None:
+        raise UserError(
+            f"the output holds a training that {where}",
+            [str(out)],
+            "go on with it: --resume; or start anew: --overwrite; or name another output",
+        )
+    refuse_existing_folder(out, "train", overwrite=overwrite)
+
+
+def _stands_at(out: Path) -> str | None:
+    """Say at which step a training that is not finished stands; `None` of anything else, or if it is damaged."""
+    if not resumable(out):
+        return None
+    try:
+        run, step = Run.read(out), read_progress(out).step
+        steps = Plan.model_validate(read_json(out / "plan.json")).steps
+    except (ValidationError, UserError):
+        return None
+    if run.state == "finished":
+        return None
+    # One that was killed tells of itself what one tells that is running.
+    how = "stopped at" if run.state == "interrupted" else "is not finished, and was last saved at"
+    return f"{how} step {step}{'' if steps is None else f' of {steps}'}"
 
 
 def mark_of(out: Path) -> tuple[int, int, bytes] | None:
@@ -264,14 +362,15 @@ def resumed_plan(out: Path, data: Path, said: TrainSettings, fingerprint: dict[s
             "a run goes on with the settings that it began with", other, "leave them out, or start anew: --overwrite"
         )
     changed = [
-        f"{data}: the {split} split"
+        f"{data}: the {split} split differs"
         for split in fingerprint
         if fingerprint[split] != (run.fingerprint or {}).get(split)
     ]
     if changed or set(fingerprint) != set(run.fingerprint or {}):
+        changed = changed or [f"{data}: splits {sorted(fingerprint)}, began with {sorted(run.fingerprint or {})}"]
         raise UserError(
             "a run goes on with the data that it began with",
-            changed or [f"{data}: splits {sorted(fingerprint)}, began with {sorted(run.fingerprint or {})}"],
+            [*changed, *_was_at(run, data)],
             "give the old data back, or start anew: --overwrite",
         )
     if machine.started and "devices" not in now:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from maskwright.dataset import Annotation, Category, Dataset, Image
 from maskwright.errors import UserError
 from maskwright.files import UnreadableImage, read_photo, read_reduced
 from maskwright.flips import detect_twice
+from maskwright.formats import plural
 from maskwright.framing import frame_for
 from maskwright.models import Segmenter
 from maskwright.pasting import paste_grid, paste_padded
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 LEAST_SCORE = 0.02
 """Detections below it are dropped at once: they are noise, and COCO's AP gains nothing from them."""
+
+MOST_NAMED = 5
+"""So many categories are named where detections are told in one line."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,14 @@ class Detections:
     def __len__(self) -> int:
         """Count the detections."""
         return len(self.rles)
+
+    def __repr__(self) -> str:
+        """Say in one line how many there are of what, and how wide and high the photo is."""
+        counts = Counter(self.categories).most_common()
+        shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_NAMED])
+        more = f", {len(counts) - MOST_NAMED} more categories" if len(counts) > MOST_NAMED else ""
+        objects = f"{plural(len(self), 'object')}: {shown}{more}" if counts else "no objects"
+        return f"Detections({objects}; {self.size[1]}x{self.size[0]})"
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
@@ -86,10 +99,23 @@ class Detections:
         return canvas
 
     def show(self) -> None:
-        """Open a window (or a notebook cell) with the photo, its masks, categories and scores."""
-        import matplotlib.pyplot as plt
+        """Open a window (or a notebook cell) with the photo, its masks, categories and scores.
 
-        figure, axes = plt.subplots(figsize=(8, 8 * self.size[0] / self.size[1]))
+        Raises:
+            UserError: If there is neither.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib import backends
+
+        # A notebook has a backend of its own; where there is no display matplotlib takes one that writes files, and its
+        # `show` does nothing and says nothing.
+        backend, known = plt.get_backend(), cast(Any, backends)  # which has no types
+        if backend.lower() in known.backend_registry.list_builtin(known.BackendFilter.NON_INTERACTIVE):
+            raise _no_display(f"matplotlib's backend here is {backend}, which opens no window")
+        try:
+            figure, axes = plt.subplots(figsize=(8, 8 * self.size[0] / self.size[1]))
+        except ImportError as error:  # a backend that was chosen, and has nowhere to open a window
+            raise _no_display(str(error)) from None
         axes.imshow(self.picture())
         for (x1, y1, _, _), name, score in zip(self.boxes, self.categories, self.scores, strict=True):
             axes.text(x1, y1, f"{name} {score:.2f}", color="white", backgroundcolor=(0, 0, 0, 0.6), fontsize=8)
@@ -124,6 +150,10 @@ class Detections:
         with atomic_file(path) as handle:
             picture.save(handle, kinds[path.suffix.lower()])
         return path
+
+
+def _no_display(why: str) -> UserError:
+    return UserError("there is no display to show the photo on", [why], "save it, and open the file: save('found.jpg')")
 
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.

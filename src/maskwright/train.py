@@ -18,29 +18,30 @@ from maskwright.batches import Augmentation, Batch, Photos, make_batch, prefetch
 from maskwright.beginning import (
     bytes_of,
     fingerprint_of,
-    how_to_begin,
+    gone_on,
     new_run,
-    plan_json,
     read_split,
-    resumable,
+    refuse_begun,
+    refuse_gone,
+    refuse_no_run,
     resumed_plan,
     started_again,
     where_it_began,
     write_beginning,
+    write_going_on,
 )
 from maskwright.check import check, check_again
-from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, remove_fragments, save_checkpoint
+from maskwright.checkpoint import Progress, attempt, load_checkpoint, read_progress, save_checkpoint
 from maskwright.dataset import Dataset, read_json
 from maskwright.devices import asks_ray, make_fabric, place, ray_machine, refuse_processes, this_machine
 from maskwright.diagnosis import Cause, Watch
 from maskwright.errors import UserError
 from maskwright.evaluate import Evaluation
-from maskwright.files import refuse_input, write_json
+from maskwright.files import refuse_input
 from maskwright.log import Log, clock, memory_mb, progress_bar, unfailing
 from maskwright.memory import LARGE, keep_freed_memory
 from maskwright.models import LATER
 from maskwright.optimisers import optimiser_for
-from maskwright.outputs import refuse_existing_folder
 from maskwright.plan import Machine, Plan, plan
 from maskwright.preflight import preflight
 from maskwright.processes import join, on_ray, start
@@ -111,13 +112,9 @@ def train(
     data, out = Path(data), Path(out)
     here = place()
     resume = resume or started_again(out, here, said.model_dump(exclude_none=True))
-    if resume and not resumable(out):
-        raise UserError(
-            "there is nothing to go on with: the run has no checkpoint",
-            [str(out)],
-            how_to_begin(out),
-        )
-    said = where_it_began(out, said, here) if resume else said
+    if resume:
+        refuse_no_run(out)
+        said = where_it_began(out, said, here)
     asks = asks_ray(said.on, here)
     if asks and not dry_run:
         return on_ray(train, data, out, said, overwrite, resume, tell, here.job)
@@ -126,7 +123,9 @@ def train(
     elif not resume:
         refuse_input(out, *parts_of(data), *said.files())
         if not dry_run:
-            refuse_existing_folder(out, "train", overwrite=overwrite)
+            refuse_begun(out, overwrite=overwrite)
+    if resume:
+        refuse_gone(out, data)
     # What a training has left out may be gone when it goes on.
     left_out = read_progress(out).left_out if resume else {}
     facts = check_again(data, left_out) if left_out else check(data, say=None)
@@ -140,7 +139,7 @@ def train(
     tell(made.table())
     if dry_run:
         return made
-    run = replace(Run.read(out) if resume else new_run(out, data, made, fingerprint), job=here.job)
+    run = replace(gone_on(out, data) if resume else new_run(out, data, made, fingerprint), job=here.job)
     if here.first and not resume:
         # In the first process, before the others are started (torchrun's and SLURM's wait for it where they meet).
         tested = _preflight(data, run, made, machine, tell)
@@ -148,10 +147,6 @@ def train(
             began += tested["took_s"]  # the minutes are the training's
             made = made.in_pieces(tested["micro_batch"], "memory was not enough for more in the pre-flight")
         write_beginning(run, made, facts.model_dump(mode="json"), tested)
-    elif here.first:
-        write_json(out / "plan.json", plan_json(made))
-        remove_fragments(out)
-        run = run.write(state="training")
     fabric, resized = make_fabric(made, machine), said.micro_batch is not None
     if fabric.world_size == 1 and made.settings.devices == 1:
         return _Training(fabric, run, made, tell, progress, resized).go(resume, began)
@@ -353,6 +348,8 @@ class _Training:
         self.stepper = Stepper(self.fabric, model, optimiser, settings, self._event("memory"), size)
         self._restore_scaler()
         self.network.train()
+        if resume and self.first:
+            self.run = write_going_on(self.run, self.plan)
         tracker = open_tracker(
             cast(str, settings.tracker or "none") if self.first else "none",
             self.run.path,
