@@ -432,6 +432,11 @@ def test_without_cause_the_advice_is_to_look_at_the_worst_photos():
     ]
 
 
+def test_another_score_is_advised_only_where_it_can_gain():
+    assert titles(threshold=0.7, used_threshold=0.4)[0][0] == "Consider predicting with a score of 0.70"
+    assert "Consider" not in str(titles(threshold=0.7, used_threshold=0.4, tally=Tally(100, 0, 0, 90.0)))
+
+
 def test_a_plateau_is_neither_rising_nor_overfitted():
     assert titles(validations=ramp(0.1, 0.4, 0.4, 0.4, 0.4, 0.4), losses=falling)[0][0] == "Nothing stands out"
 

@@ -331,6 +331,8 @@ def _weakest(e: Evidence) -> Iterator[Advice]:
 
 
 def _threshold(e: Evidence) -> Iterator[Advice]:
+    if not e.tally.misses and not e.tally.false_alarms:
+        return  # no other score can do better
     if e.threshold is not None and e.used_threshold is not None and abs(e.threshold - e.used_threshold) > 0.15:
         yield Advice(
             f"Consider predicting with a score of {e.threshold:.2f}",
