@@ -19,7 +19,7 @@ from fuzz_world import INPUTS
 from maskwright.errors import UserError
 from maskwright.prepare import Prepared, prepare
 
-_COUNTED = ("left out", "not used", "shapes that share", "mark no region")
+_COUNTED = ("left out", "not used", "shapes that share", "mark no region", "stand twice")
 """Words of mends that say that objects are fewer than the input has entries."""
 
 _BLACK = re.compile(r"([\d,]+) mask images? all black: without an object")

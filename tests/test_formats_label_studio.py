@@ -258,6 +258,14 @@ def test_answers_about_a_region_are_no_labels_of_it(tmp_path):
     assert [str(mend) for mend in reading.mends] == ["answers that mark no region (choices, texts, ...), not kept: 3"]
 
 
+def test_regions_of_one_id_are_one_only_if_they_are_equal(tmp_path):
+    first, other = polygon(id="r1"), polygon([[50, 50], [90, 50], [90, 90]], id="r1")
+    reading = read(one_photo(tmp_path, first, other, first))
+    assert names(reading) == ["nut", "nut"]
+    assert len({mark.rle for mark in reading.photos[0].marks}) == 2
+    assert [str(mend) for mend in reading.mends] == ["regions that stand twice in an annotation, kept once: 1"]
+
+
 def rectangle(x, y, width, height, label="nut", **more):
     return result("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0}, label, **more)
 

@@ -140,7 +140,7 @@ def read(found: Found, work: Work) -> Reading:
                     counts["skipped"] += 1
                     continue
                 results = []
-            regions = list(_regions(results))
+            regions = list(_regions(results, counts))
             kinds.update(kind for kind, _labels, _item in regions)
             labels.update(one for _kind, given, _item in regions for one in given)
             entries.append(Entry(path, name, tuple(regions), _stated(regions)))
@@ -172,6 +172,7 @@ def read(found: Found, work: Work) -> Reading:
             ("predictions", "predictions of a model, not used: only what people drew is"),
             ("cancelled", "annotations that were cancelled (skipped), not used"),
             ("answers", "answers that mark no region (choices, texts, ...), not kept"),
+            ("repeated", "regions that stand twice in an annotation, kept once"),
         )
         if counts[key]
     ]
@@ -371,15 +372,23 @@ def _labels_of(item: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name.strip() for name in given if isinstance(name, str)) if isinstance(given, list) else ()
 
 
-def _regions(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+def _regions(
+    results: Sequence[Mapping[str, Any]], counts: Counter[str]
+) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
     """Yield kind, labels and what is needed of each region.
 
-    Shape and label may stand in two results of one id (the tags `Brush` and `Labels`).
+    Shape and label may stand in two results of one id and two types (the tags `Brush` and `Labels`). Of one type they
+    are one region written twice, if they are equal, and else two regions.
     """
     together: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for number, item in enumerate(results):
         given = item.get("id")
-        together[given if isinstance(given, str) and given else number].append(item)
+        key = given if isinstance(given, str) and given else number
+        alike = [other["value"] for other in together.get(key, ()) if other.get("type") == item.get("type")]
+        if item["value"] in alike:
+            counts["repeated"] += 1
+        else:
+            together[number if alike else key].append(item)
     for items in together.values():
         labels = tuple(dict.fromkeys(label for item in items for label in _labels_of(item)))
         item = next((item for item in items if _labels_of(item)), items[0])
