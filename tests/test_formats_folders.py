@@ -3,6 +3,7 @@
 import struct
 import unicodedata
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from maskwright import pixels
 from maskwright.errors import UserError
-from maskwright.formats import pairing, runs
+from maskwright.formats import folders, pairing, runs
 from maskwright.formats.coding import Census, decide, look
 from maskwright.prepare import prepare
 from maskwright.settings import PrepareSettings
@@ -664,6 +665,22 @@ def test_all_masks_are_empty(tmp_path):
     assert message.startswith("no mask image marks an object: all are black\n  mask/0.png: value 0 only")
     assert "... and 2 more" in message
     assert "fix: export the masks again, with objects in white" in message
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path, monkeypatch):
+    (tmp_path / "raw" / "locked").mkdir(parents=True)
+    (tmp_path / "raw" / "other").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    message = str(folders.missing(tmp_path / "raw"))
+    assert f"{tmp_path}/raw/locked: cannot be looked into (Permission denied)" in message
+    assert f"{tmp_path}/raw/other: 0 pictures" in message
 
 
 def test_masks_in_several_large_parts(tmp_path):

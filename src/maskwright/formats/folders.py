@@ -149,8 +149,12 @@ def missing(root: Path) -> UserError:
     """Say that no photos with masks were found, what was there, and what would be understood."""
     seen = []
     for folder in [root, *(inner for outer in subfolders(root) for inner in [outer, *subfolders(outer)])]:
-        count = sum(1 for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-        seen.append(f"{folder}: {plural(count, 'picture')}")
+        try:
+            count = sum(1 for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+        except OSError as error:
+            seen.append(f"{folder}: cannot be looked into ({error.strerror})")
+        else:
+            seen.append(f"{folder}: {plural(count, 'picture')}")
     outer_folders = [root, *(folder for folder in subfolders(root) if split_and_category(folder.name)[0])]
     with_photos = [folder for folder in outer_folders if photo_folder(folder) is not None]
     empty = [path for folder in with_photos for path in subfolders(folder) if path.name.lower() in MASK_NAMES]
