@@ -1,5 +1,6 @@
 """Ways to corrupt an input: bytes, files, links, pictures, values of JSON, words of text files and XML."""
 
+import copy
 import json
 import os
 import random
@@ -147,13 +148,14 @@ def _json(path: Path, dice: random.Random) -> str:
         if what < 0.25:
             del holder[key]  # type: ignore[attr-defined]
         elif what < 0.35 and isinstance(holder, list):
-            holder.append(holder[key])  # type: ignore[call-overload]
+            holder.append(copy.deepcopy(holder[key]))  # type: ignore[call-overload]
         elif what < 0.5 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):  # type: ignore[index]
             factor = dice.choice((-1, 0, 2, 1000, 0.5, 1e12))
             if abs(holder[key]) < 1e300:  # type: ignore[index]  # a whole number may be too large for a fraction of it
                 holder[key] = holder[key] * factor  # type: ignore[index]
         else:
-            holder[key] = dice.choice(_ODD)  # type: ignore[index]
+            # A copy: a list put into itself has no end, and what is changed in one trial would be there in the next.
+            holder[key] = copy.deepcopy(dice.choice(_ODD))  # type: ignore[index]
     try:
         text = json.dumps(document)
     except (ValueError, RecursionError):  # a number too long for text, or nested too deeply
