@@ -495,3 +495,13 @@ def test_a_jpeg_that_is_cut_off_is_not_read_reduced(tmp_path):
     path.write_bytes(path.read_bytes()[:-20000])
     with pytest.raises(UnreadableImage, match="the file is cut off"):
         files.read_reduced(path, 80)
+
+
+@pytest.mark.parametrize("size", [(5, 40), (40, 5), (1, 1)])
+def test_damage_of_a_photo_of_a_few_pixels_is_looked_for(tmp_path, size):
+    """At an eighth of its size nothing would be left of a side."""
+    path = tmp_path / "a.jpg"
+    PillowImage.new("RGB", size).save(path)
+    content = path.read_bytes()[:-2]
+    path.write_bytes(content + b"more")  # the mark of the end is not at the end
+    assert files.verify_photo(path)[0] == (size[1], size[0])

@@ -419,7 +419,7 @@ def verify_photo(path: Path, content: bytes | None = None) -> tuple[tuple[int, i
             if image.format not in {"JPEG", "MPO"}:
                 image.load()
             elif not _ends_whole(path if content is None else content):
-                image.draft("L", (width // 8, height // 8))
+                image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
                 image.load()
         except _BROKEN as error:
             raise UnreadableImage(_damage(error)) from None
