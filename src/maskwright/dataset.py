@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from maskwright import pixels
 from maskwright.columns import Columns, Masks, crowd_of, read_columns, whole
 from maskwright.errors import Problem, UserError
-from maskwright.files import MOST_PIXELS, atomic_file
+from maskwright.files import MOST_PIXELS, atomic_file, is_text
 from maskwright.objects import (
     SPLITS,
     Annotation,
@@ -501,10 +501,8 @@ def _name(item: Any, key: str) -> str:
             name and no terminal can.
     """
     name = str(item[key])
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{key} {name!r} has half a character, which cannot be written as UTF-8") from None
+    if not is_text(name):
+        raise ValueError(f"{key} {name!r} has half a character, which cannot be written as UTF-8")
     return name
 
 

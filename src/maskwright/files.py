@@ -290,6 +290,15 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8: halves of characters, which JSON and file names can have, cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def real(path: Path) -> Path:
     """Return where a path leads when all links are followed; a link that leads to itself is left as it is."""
     return Path(os.path.realpath(path))  # `Path.resolve` raises on such links before Python 3.13

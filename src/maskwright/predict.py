@@ -17,11 +17,12 @@ from maskwright.files import (
     UnreadableImage,
     atomic_folder,
     image_size,
+    is_text,
     linked_folders,
     read_photo,
     refuse_input,
 )
-from maskwright.formats import is_text, plural, some, unreadable_names
+from maskwright.formats import plural, some, unreadable_names
 from maskwright.masks import told, write_mask_images
 from maskwright.models import Segmenter
 from maskwright.outputs import photos_apart, refuse_existing_folder

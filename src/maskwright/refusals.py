@@ -90,7 +90,7 @@ def refuse_no_text(reading: Reading, raw: Path) -> None:
         "info": json.dumps(dict(reading.info), ensure_ascii=False, default=str),
         "licenses": json.dumps([dict(item) for item in reading.licenses], ensure_ascii=False, default=str),
     }
-    bad = [what for what, text in said.items() if text.encode(errors="replace").decode() != text]
+    bad = [what for what, text in said.items() if not files.is_text(text)]
     if bad:
         where = ", ".join(str(path) for path in reading.sources[:3]) or str(raw)
         raise UserError(

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, is_side_file
+from maskwright.files import PHOTO_SUFFIXES, is_side_file, is_text
 from maskwright.outputs import MARK
 from maskwright.pixels import Size
 
@@ -416,15 +416,6 @@ def walk(folder: Path) -> tuple[list[Path], list[Skipped]]:
 def unreadable_names(names: Sequence[str]) -> UserError:
     """Say that files have names that cannot be written in a text file."""
     return UserError("file names must be valid UTF-8", names, "rename these files")
-
-
-def is_text(name: str) -> bool:
-    """Tell whether a file's name can be written in a text file."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from maskwright.errors import Problem
-from maskwright.files import PHOTO_SUFFIXES
-from maskwright.formats import Skipped, ending_of, is_text, plural, scan, unreadable_names
+from maskwright.files import PHOTO_SUFFIXES, is_text
+from maskwright.formats import Skipped, ending_of, plural, scan, unreadable_names
 from maskwright.formats.shelf import temporary_database
 from maskwright.formats.split_folders import split_and_category, split_anew
 
