@@ -31,6 +31,7 @@ from maskwright.formats.layout import (
     some_pictures,
     split_folders,
     told_apart,
+    told_apart_by_parents,
     unmatched,
 )
 from maskwright.formats.listing import one_category
@@ -183,10 +184,7 @@ def _read_beside(places: Sequence[_Beside], work: Work) -> Reading:
     problems += faults
     skipped += left_out
     gone = {item.path for item in left_out}
-    apart = [""]
-    if len(places) > 1:
-        above = [place.photos.parent.name for place in places]
-        apart = [*told_apart([place.photos for place in places], above, [place.split for place in places], work)]
+    apart = told_apart_by_parents([place.photos for place in places], [place.split for place in places], work)
     for where, (place, photos, owners) in zip(apart, found, strict=True):
         for number, name in enumerate(photos):
             if place.photos / name in gone:

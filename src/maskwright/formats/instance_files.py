@@ -26,7 +26,7 @@ from maskwright.formats.layout import (
     pictures_in,
     some_pictures,
     split_folders,
-    told_apart,
+    told_apart_by_parents,
     unmatched,
 )
 from maskwright.formats.listing import one_category
@@ -230,10 +230,7 @@ def _read_flat(places: Sequence[Place], work: Work) -> Reading:
     category_of = _categories(names, read, settings)
     categories = tuple(sorted(set(category_of.values())))
     say(f"understood: {_told_categories(categories, names, settings, read)}")
-    apart: tuple[str, ...] = ("",)
-    if len(places) > 1:
-        above = [place.photos.parent.name for place in places]
-        apart = told_apart([place.photos for place in places], above, [place.split for place in places], work)
+    apart = told_apart_by_parents([place.photos for place in places], [place.split for place in places], work)
     items = [*_items(read, category_of, apart, {item.path for item in left_out})]
     told_splits, more = kept_splits((item.name, item.split) for item in items)
     notes += more

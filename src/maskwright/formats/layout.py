@@ -10,13 +10,12 @@ from pathlib import Path
 
 from maskwright.dataset import Dataset
 from maskwright.errors import Problem, UserError
-from maskwright.files import PHOTO_SUFFIXES, is_side_file
+from maskwright.files import PHOTO_SUFFIXES, is_side_file, is_text
 from maskwright.formats import (
     MASK_NAMES,
     PHOTO_NAMES,
     Skipped,
     Work,
-    is_text,
     plural,
     scan,
     subfolders,
@@ -103,6 +102,13 @@ def told_apart(
     return tuple(
         folder.relative_to(work.root).as_posix() if work.root in folder.parents else folder.name for folder in folders
     )
+
+
+def told_apart_by_parents(folders: Sequence[Path], splits: Sequence[str | None], work: Work) -> tuple[str, ...]:
+    """Return what tells photo folders apart, in short the name of the folder above; nothing where there is just one."""
+    if len(folders) == 1:
+        return ("",)
+    return told_apart(folders, [folder.parent.name for folder in folders], splits, work)
 
 
 def pair_in(folder: Path, settings: PrepareSettings) -> tuple[Path | None, Path | None]:
