@@ -1,4 +1,4 @@
-"""Masks with very many runs: they are known by their bytes, not taken apart, and say so; the others come in batches."""
+"""Work on run lengths: parts and objects are those of the pixels; masks with very many runs are not taken apart."""
 
 import subprocess
 import sys
@@ -54,6 +54,40 @@ def fails(root, tmp_path, **settings):
         prepare(root, out=tmp_path / "DATA", near_duplicates=False, **settings)
     assert not (tmp_path / "DATA").exists()
     return str(caught.value).replace(f"{root}/", "")
+
+
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+@given(arrays(np.bool_, shapes))
+def test_parts_of_runs_are_parts_of_pixels(mask):
+    size = mask.shape
+    rle = pixels.encode(mask)
+    wanted = pixels.parts(mask)
+    assert runs.part_areas(rle, size).tolist() == [int(part.sum()) for part in wanted]
+    found = runs.part_rles(rle, size)
+    assert sorted(found) == sorted(pixels.encode(part) for part in wanted)
+
+
+@given(st.lists(arrays(np.bool_, shapes), max_size=6))
+def test_parts_of_many_masks_are_those_of_each(masks):
+    """Law: whatever the sizes, empty masks and masks that touch the border where the next one begins included."""
+    found = runs.parts_of_masks([(pixels.encode(mask), mask.shape) for mask in masks])
+    assert [areas.tolist() for areas in found] == [[int(part.sum()) for part in pixels.parts(mask)] for mask in masks]
+
+
+def test_parts_of_a_mask_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="an RLE does not have as many pixels as its mask"):
+        runs.parts_of_masks(
+            [(pixels.encode(np.eye(4, dtype=bool)), (4, 4)), (pixels.encode(np.eye(4, dtype=bool)), (4, 5))]
+        )
+
+
+@given(arrays(np.uint16, shapes, elements=st.integers(0, 6)))
+def test_objects_of_an_id_image_are_its_values(ids):
+    found = runs.objects_of_ids(ids)
+    assert [value for value, _ in found] == [int(v) for v in np.unique(ids) if v]
+    assert all(rle == pixels.encode(ids == value) for value, rle in found)
 
 
 @given(st.lists(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))), max_size=8), st.integers(0, 40))
