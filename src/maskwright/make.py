@@ -471,9 +471,9 @@ def _change(key: str, old: Any, new: Any) -> str | None:
 
 def _headline(result: Mapping[str, Any], split: str) -> str:
     """Return the headline numbers in one line."""
-    metrics = result["metrics"]
     from maskwright.scoring import LEAST_PHOTOS
 
+    metrics = result["metrics"]
     intervals = result.get("intervals", {})
     interval = intervals.get("segm/AP")
     spread = f" ({interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""

@@ -151,7 +151,7 @@ def _flattered(e: Evidence) -> Iterator[Advice]:
 
 
 def _leaked(e: Evidence) -> Iterator[Advice]:
-    for leak in e.scored.leaks[:1]:
+    if e.scored.leaks:
         yield Advice(
             "Part the splits anew before trusting the score",
             "`maskwright check DATA --html check.html` shows the pairs. Put photos that look alike into one split: "
