@@ -1,6 +1,7 @@
 """What every test shares: one thread per process, and the same random choices each time."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import HealthCheck, settings
 # Before torch is imported: with one test process per core, more threads only get in each other's way.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# What a shell starts in the background overlooks Ctrl-C, and so would what is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every machine, and no failure because a machine was busy.
 settings.register_profile(
