@@ -30,6 +30,7 @@ import os
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # before numpy
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -352,11 +353,10 @@ def family(pid: int) -> list[int]:
     """Return a process and all that descend from it."""
     found = [pid]
     for one in found:
-        try:
+        with contextlib.suppress(OSError):  # it ended meanwhile, or a thread of it
             for thread in Path(f"/proc/{one}/task").iterdir():
-                found += [int(child) for child in (thread / "children").read_text().split()]
-        except OSError:  # it ended meanwhile
-            continue
+                with contextlib.suppress(OSError):
+                    found += [int(child) for child in (thread / "children").read_text().split()]
     return found
 
 

@@ -1,5 +1,6 @@
 """Work in this process, in worker processes and on Ray gives the same results in the same order, whoever dies."""
 
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -113,8 +114,11 @@ def eager(monkeypatch):
 
 
 def _children_of(pid):
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [child for thread in threads for child in (thread / "children").read_text().split()]
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads end while they are listed
+            found += (thread / "children").read_text().split()
+    return found
 
 
 @pytest.fixture
